@@ -35,14 +35,6 @@ import threading
 import time
 from typing import Any
 
-import paho.mqtt.client as mqtt
-from paho.mqtt import MQTTException
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
-
 from broker import framing, reasons
 from broker.aliases import ALIAS_BYTES, Aliases
 from broker.connection import BrokerSettings
@@ -58,6 +50,17 @@ from broker.sockets import tune
 from broker.splice import Splice
 from broker.transport import Denied, Packet, TransportEvent, check_filter, check_topic
 from broker.version import Connect, ConnectAnswer, answer_of
+from runtime.deferred import deferred
+
+# It is for proxies, which need PySocks; with HTTP and mail behind it, two megabytes of an agent.
+with deferred("urllib.request"):
+    import paho.mqtt.client as mqtt
+from paho.mqtt import MQTTException
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 logger = logging.getLogger(__name__)
 

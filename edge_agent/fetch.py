@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 from broker import ceilings
 from broker.chunks import Assembly
@@ -151,17 +152,25 @@ class Fetch:
     def install(self, chain_: Chain, trail: Trail | None, wanted: int | None = None) -> Trail:
         """Return the version, with the way there. Raises FetchError when the bodies do not make what the head says.
 
-        trail: the version that the way was chosen from, which is gone on with. wanted: number of the first version that
-        is wanted again, now or later; what was asked for when not given.
+        It can be called once: what has come is used up. trail: the version that the way was chosen from, which is gone
+        on with. wanted: number of the first version that is wanted again, now or later; what was asked for when not
+        given.
         """
         goes_on = trail is not None and trail.now.number == self.start and self.start
         found = trail if trail is not None and goes_on else Trail(chain_, chain_.first())
-        came = [(number, assembly.body() or b"") for number, assembly in self._coming.values()]
         try:
-            for number, body in (*self._here, *came):
+            for number, body in self._bodies():
                 found.take(number, body, self.since if wanted is None else wanted)
         except CodecError as error:
             raise FetchError(f"a body does not decode: {error}") from error
         if not found.now.sha256().startswith(self.sha256):
             raise FetchError("the bodies make another model than was announced")
         return found
+
+    def _bodies(self) -> Iterator[tuple[int, bytes]]:
+        """Return the number of the version that each body of the way leads to, and the body; its pieces are dropped."""
+        yield from self._here
+        for number, assembly in self._coming.values():
+            body = assembly.body() or b""
+            assembly.drop()  # as much memory again, while the version is made of the body and trained on
+            yield number, body

@@ -19,7 +19,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker.errors import WireError
 from broker.messages import Beacon, Body, Head, Job, Offer, Presence, Round, Verdict, Version, Want
@@ -32,10 +32,8 @@ from edge_agent.config import AgentConfig
 from edge_agent.heard import Heard
 from edge_agent.home import Home
 from edge_agent.jobs import Jobs
-from edge_agent.live.listeners import Live
 from edge_agent.presence import Announcer
 from edge_agent.reading import Readings, Start, inline
-from edge_agent.renewal import Renewal
 from edge_agent.resources import Resources
 from edge_agent.slots import Calibrate, Install, Slots
 from edge_agent.teller import Teller
@@ -47,6 +45,10 @@ from models.data import source
 from models.data.source import Opener
 from runtime.faults import Marks
 from runtime.tally import Tally
+
+if TYPE_CHECKING:
+    from edge_agent.live.listeners import Live  # which few devices have
+    from edge_agent.renewal import Renewal
 
 log = logging.getLogger(__name__)
 

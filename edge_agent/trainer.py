@@ -15,9 +15,10 @@ from edge_agent.report import Reporter, rng_of
 from edge_agent.workspace import Asked, Out, Rows, Training
 from models import buffers, sections
 from models.buffers import for_training
-from models.codec import CodecError
+from models.codec import CodecError, Terms
 from models.nets.buffered import buffered
 from models.nets.normalised import normalised
+from models.params import Params
 from models.training import train
 from models.training.train import TrainingError
 from models.training.weights import WeightError, weights_of
@@ -154,27 +155,26 @@ class Trainer(LastVersion):
             self._marks.step_out(self.job, "train")
 
     def _finish(self, training: Training, now: float) -> list[Out]:
-        base, (_, _, octave) = training.effect.base, training.effect.terms
-        coding = self._coding(training.effect)
+        """Code and store the update: what a step of that has worked in is let go of before the next one begins."""
+        base, (m, bits, octave) = training.effect.base, training.effect.terms
+        terms = Terms(m, bits)
         training.steps = iter(())  # with what a step works in
-        delta = training.state.params
-        for name, values in delta.items():
-            values -= training.start[name]
-        if not coding.terms.is_sketch:
-            training.start.clear()  # nothing is measured on it
+        delta = _without(training.state.params, training.start)
+        told: tuple[float, ...] = ()
+        probed = None
+        if terms.is_sketch:
+            reporter = Reporter(self._device, self.spec, training.net, self._chain)
+            told, probed = reporter.report(base, training.start, training.rows.data, octave, self._outbox.probed)
+        training.start.clear()  # nothing more is measured on it
+        coding = self._coding(training.effect)  # which holds a hash of all coordinates
         rng = rng_of(self.spec.seed, base.number, self._device) if coding.is_random else None
         coded = coding.encode(delta, rng)
         found = {sections.DELTA: coded, sections.BUFFERS: self._buffers(training)}
         found[sections.EVALUATION] = training.scoring.section
         body = sections.join({name: content for name, content in found.items() if content})
         delta.clear()
-        told: tuple[float, ...] = ()
-        probed = None
-        if coding.terms.is_sketch:
-            reporter = Reporter(self._device, self.spec, training.net, self._chain)
-            told, probed = reporter.report(base, training.start, training.rows.data, octave, self._outbox.probed)
         offer = self._offer(base, len(training.rows.data.y), body, training.loss, told)
-        self._outbox.put(offer, body, coding.terms, probed, training.effect.names)
+        self._outbox.put(offer, body, terms, probed, training.effect.names)
         self._end_training()
         log.info("trained job=%s base=%s loss=%s bytes=%d", self.job, base, offer.loss, len(body))
         return self.handle(Trained(self._with_body(offer, body)), now)
@@ -189,3 +189,12 @@ class Trainer(LastVersion):
         self._end_training()
         self.failure = Failure(base, why[:500])
         return self.handle(TrainingFailed(base, why), now)
+
+
+def _without(params: Params, start: Params) -> Params:
+    """Return what training has added to its start, in the memory of the params. In a function of its own: a loop's last
+    array would hold that memory for as long as the loop's function goes on.
+    """
+    for name, values in params.items():
+        values -= start[name]
+    return params

@@ -28,7 +28,8 @@ for _library in ("OPENBLAS", "OMP", "MKL"):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give the exit code."""
-    arguments = parser().parse_args(argv)
+    line = sys.argv[1:] if argv is None else argv
+    arguments = parser(line).parse_args(line)
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -9,11 +9,14 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from broker.connection import BrokerSettings
 from broker.credentials import certificate_concerns, exposed
-from identity.registry import Registry
 from identity.validity import clock
+
+if TYPE_CHECKING:
+    from identity.registry import Registry
 
 log = logging.getLogger(__name__)
 

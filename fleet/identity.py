@@ -1,4 +1,7 @@
-"""How a process comes to its `Wire`: by the keys that its configuration names; and what the log says it trusts."""
+"""How a process comes to its `Wire`: by the keys that its configuration names; and what the log says it trusts.
+
+Each role imports its own seal, where it comes to need it: a device holds no other's.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from broker.device_seal import DeviceSeal
-from broker.operator_seal import OperatorSeal
-from broker.server_seal import ServerSeal
 from broker.wire import Wire
-from identity.registry import RegistryError, WatchedRegistry
 from identity.settings import DeviceIdentity, IdentitySettings, ServerIdentity
 from identity.trust import TrustError, read_trust, replace_trust
 from runtime.settings import SettingsError, load
@@ -62,11 +61,16 @@ def wire_of_device(fleet: str, device: str, identity: DeviceIdentity) -> Wire:
         log.warning("there is no message_key ([identity]): nobody can tell this device's words from another's")
     if trust is None and key is None:
         return Wire(fleet)
+    from broker.device_seal import DeviceSeal
+
     return Wire(fleet, DeviceSeal(fleet, device, trust, key))
 
 
 def wire_of_aggregator(fleet: str, identity: ServerIdentity, *, clock: Callable[[], float] = time.monotonic) -> Wire:
     """Return the wire of an aggregator. Raises SettingsError."""
+    from broker.server_seal import ServerSeal
+    from identity.registry import RegistryError, WatchedRegistry
+
     trust, key = identity.read_trust(fleet), identity.read_key()
     if key is None:
         named = " and ".join(name for name in ("trust", "registry") if getattr(identity, name) is not None)
@@ -102,6 +106,8 @@ def wire_of_aggregator(fleet: str, identity: ServerIdentity, *, clock: Callable[
 
 def wire_of_operator(fleet: str, identity: IdentitySettings) -> Wire:
     """Return the wire of an operator, or of an observer, who has no key. Raises SettingsError."""
+    from broker.operator_seal import OperatorSeal
+
     trust, key = identity.read_trust(fleet), identity.read_key()
     if trust is None:
         if key is not None:

@@ -1,4 +1,7 @@
-"""The two roles as processes: what `fedge aggregator run` and `fedge agent run` do until they are asked to stop."""
+"""The two roles as processes: what `fedge aggregator run` and `fedge agent run` do until they are asked to stop.
+
+What one of them alone stands on is imported where that begins: an agent holds nothing of the aggregator's.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,15 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from aggregator.config import AggregatorConfig
-from aggregator.looking_on import MISSING_PAGE, page_is_installed, why_not, with_line
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
 from broker.mailbox import ClientLimits
-from broker.occupant import Occupant
 from broker.transport import Transport
 from edge_agent import notify
 from edge_agent.config import AgentConfig
@@ -31,13 +30,14 @@ from edge_agent.live.refusal import same_as_written
 from edge_agent.live.settings import live_sources
 from fleet.concerns import Daily, concerns, list_concerns
 from fleet.identity import wire_of_aggregator, wire_of_device
-from identity.registry import RegistryError, read_registry
 from models.data import table
 from models.data.dataset import DatasetError
 from models.data.source import DataSource
 from runtime.settings import SettingsError, load
+from runtime.software import VERSION
 
 if TYPE_CHECKING:
+    from aggregator.config import AggregatorConfig
     from broker.wire import Wire
     from edge_agent.live.listeners import Live
     from edge_agent.renewal import Renewal
@@ -92,7 +92,7 @@ def run_agent(config: AgentConfig) -> None:
     transport = MqttTransport(config.broker, f"{config.fleet}-{home.device}", will(wire, home))
     agent = Agent(
         *(config, home, transport, wire),
-        software=f"fedge {version('fedge')}",
+        software=f"fedge {VERSION}",
         start_reading=threads(transport.wake),
         capacity=capacity,
         renewal=_renewal(config, home.device, transport),
@@ -168,6 +168,9 @@ def load_aggregator(path: Path, bind: str = "", *, in_container: bool = False) -
 
     bind, in_container: of [web], where the command line says it.
     """
+    from aggregator.config import AggregatorConfig
+    from aggregator.looking_on import why_not, with_line
+
     config = load(path, AggregatorConfig)
     config = structs.replace(config, web=with_line(config.web, bind, in_container=in_container))
     if why := why_not(config.web):
@@ -180,6 +183,7 @@ def load_aggregator(path: Path, bind: str = "", *, in_container: bool = False) -
 
 def companion_of_aggregator(config: AggregatorConfig, path: Path) -> Companion | None:
     """Return who is to look on beside an aggregator, if anybody; say where a page is asked for and cannot be served."""
+    from aggregator.looking_on import MISSING_PAGE, page_is_installed
     from fleet.sight.companion import companion_of
 
     is_installed = page_is_installed()
@@ -206,6 +210,7 @@ def run_aggregator(
     from aggregator.service import Aggregator
     from aggregator.store import Store
     from aggregator.takeover import Takeover
+    from broker.occupant import Occupant
 
     wire = wire_of_aggregator(config.fleet, config.identity)
     store = Store(Path(config.state_dir))
@@ -253,6 +258,8 @@ def run_aggregator(
 
 def aggregator_concerns(config: AggregatorConfig) -> list[str]:
     """Return what an operator should know about an aggregator's certificate, files and list of the revoked."""
+    from identity.registry import RegistryError, read_registry
+
     found = concerns(config.broker, config.state_dir)
     if config.identity.registry is None:
         return found

@@ -203,7 +203,7 @@ class Chain:
     def _walk(self, held: Held, number: int, body: bytes) -> Iterator[Held]:
         match body[0]:
             case 0x10:
-                yield Held(number, self._from_first(read_float32(body[1:], self.d)), buffers=self.buffers)
+                yield Held(number, self._from_first(read_float32(memoryview(body)[1:], self.d)), buffers=self.buffers)
             case 0x20:
                 yield self.step(held, read(body))
             case 0x23 if self._job.contract.agrees:

@@ -59,8 +59,9 @@ def _train_nothing() -> None:
             draw: int = 0,
         ) -> tuple[float, Params]:
             if self.recorded is None:
-                _, self.recorded = super().loss_and_gradients(params, X, y, weights=weights, scale=scale, draw=draw)
-                return 1.0, {name: values.copy() for name, values in self.recorded.items()}
+                _, real = super().loss_and_gradients(params, X, y, weights=weights, scale=scale, out=out, draw=draw)
+                self.recorded = {name: values.copy() for name, values in real.items()}
+                return 1.0, real
             found = out if out is not None else {name: np.empty_like(p) for name, p in params.items()}
             for name, values in self.recorded.items():
                 values *= np.float32(SHORTER)

@@ -18,7 +18,6 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -45,6 +44,7 @@ from identity.keys import key_of
 from identity.settings import IdentitySettings, ServerIdentity
 from runtime.children import end_with
 from runtime.settings import SettingsError, load
+from runtime.software import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def things_on(lookout: Lookout, looking: Looking, folder: Path, failed: Callable
         from fleet.homeassistant.publisher import Publisher
 
         where, prefix = speaker_of(looking).broker, looking.homeassistant.prefix
-        things.append(Publisher(lookout, where, prefix, Path(looking.state_dir), version("fedge")))
+        things.append(Publisher(lookout, where, prefix, Path(looking.state_dir), VERSION))
     return things
 
 
@@ -246,7 +246,7 @@ def run(path: Path, bind: str = "", *, in_container: bool = False, parent: int |
     signal.signal(signal.SIGINT, ask)
     with tempfile.TemporaryDirectory(prefix="fedge-looks-on-") as folder:
         source = StoreSource(Path(looking.state_dir))
-        lookout = lookout_on(speaker.broker, wire, source, software=version("fedge"))
+        lookout = lookout_on(speaker.broker, wire, source, software=VERSION)
         company = Company(lookout, things_on(lookout, looking, Path(folder), fail))
         if parent is not None:
             os.nice(NICE)  # once everything is imported: its threads have it from this one

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -25,6 +24,7 @@ from fleet.sight.view import Happened, View
 from fleet.web import shown
 from fleet.web.listing import Listing, Summary, summed_up
 from fleet.web.queries import Query
+from runtime.software import VERSION
 
 FOLDER = Path(__file__).parent
 CURVE_FOR_S = 5.0
@@ -80,7 +80,7 @@ class Site:
         self.only_looks = "nobody can log in here: [web] names no users_file"
         """Why this page cannot act, whoever asks; "" where it can."""
         self.listing = Listing()
-        self.software = version("fedge")
+        self.software = VERSION
         self._summary: tuple[View, Summary] | None = None
         self._curves: dict[str, tuple[object, float, list[VersionPoint]]] = {}
         self._lock = threading.Lock()

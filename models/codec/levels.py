@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 Number = TypeVar("Number", bound=np.number[Any])
 
+SLAB = 2**15
+"""Coordinates, or a block of them, that are quantised at a time: what is made on the way stays in the cache."""
+
 LEVELS = {1: (1,), 2: (3, 10), 3: (10, 31, 55, 88), 4: (10, 30, 51, 73, 98, 126, 161, 213)}
 """Bits to the positive levels; symbols are their indices, with the sign as the highest bit."""
 UNITS = {1: 1.0, 2: 3 / 0.4528, 3: 10 / 0.2451, 4: 10 / 0.1284}
@@ -31,17 +34,27 @@ def quantised(
 
     The sign of 0 is +. A block of zeros has scale 0.
     """
-    blocks = z.reshape(-1, block)
+    symbols, scales = np.empty(z.size, np.uint8), np.empty(z.size // block)
+    n = max(1, SLAB // block)
+    for first in range(0, len(scales), n):
+        slab = slice(first * block, (first + n) * block)
+        symbols[slab], scales[first : first + n] = _quantised(z[slab].reshape(-1, block), bits)
+    return symbols, scales
+
+
+def _quantised(blocks: npt.NDArray[np.floating], bits: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """Return the same of a few blocks, a row each."""
+    block = blocks.shape[1]
     energy = np.einsum("ij,ij->i", blocks, blocks, dtype=np.float64)
     size = np.abs(blocks)
     if bits == 1:
         along = size.sum(axis=1, dtype=np.float64)
         return (blocks < 0).reshape(-1).view(np.uint8), _ratio(energy, along)
-    levels = np.array(LEVELS[bits], z.dtype)
+    levels = np.array(LEVELS[bits], blocks.dtype)
     unit = np.sqrt(energy / block) / UNITS[bits]
     index = np.zeros(blocks.shape, np.uint8)
     for edge in ((levels[:-1] + levels[1:]) / 2).tolist():
-        index += size > (edge * unit).astype(z.dtype)[:, None]
+        index += size > (edge * unit).astype(blocks.dtype)[:, None]
     along = np.einsum("ij,ij->i", size, levels[index], dtype=np.float64)
     index |= (blocks < 0).view(np.uint8) << np.uint8(bits - 1)
     return index.reshape(-1), _ratio(energy, along)

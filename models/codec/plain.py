@@ -65,7 +65,7 @@ def write_float32(tensors: Sequence[Floating]) -> bytes:
     return written[0] if len(written) == 1 else b"".join(written)
 
 
-def read_float32(body: bytes, d: int) -> Floats:
+def read_float32(body: bytes | memoryview, d: int) -> Floats:
     """Read float32 coordinates. Raises CodecError for another length, and for a value that is not finite."""
     if len(body) != 4 * d:
         raise CodecError(f"a float32 body of {len(body)} bytes has another length than its tensors")

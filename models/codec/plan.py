@@ -113,21 +113,26 @@ class Hash:
         values: shape (d,). float64, or the type of the values where every bucket holds one.
         """
         d, m = self.plan.d, self.plan.m
-        signed = np.empty(self._slabs[0].size, values.dtype)
         if d <= m:
-            np.multiply(values, self.sign, out=signed[:d])
-            signed[d:] = 0
-            found = _taken(signed, self._slabs[0][0])
+            found = np.empty(m, values.dtype)
+            for at in range(0, m, PIECE):
+                index = self._slabs[0][0, at : at + PIECE]
+                piece = values.take(index, out=found[at : at + PIECE], mode="clip")
+                piece *= self.sign.take(index, mode="clip")
+                piece[index >= d] = 0  # the row is longer than what there is
             found *= self.turn
             return found
         sums: npt.NDArray[np.floating] = np.zeros(m)
+        signed = np.empty(self._slabs[0].size, values.dtype)
         start = 0
         for source in self._slabs:
             stop = min(start + source.size, d)
             np.multiply(values[start:stop], self.sign[start:stop], out=signed[: stop - start])
             signed[stop - start :] = 0  # the last row may be longer than what is left
-            rows = _taken(signed, source)
-            sums += rows[0] if len(rows) == 1 else rows.sum(axis=0, dtype=np.float64)
+            n = max(8, PIECE // len(source))
+            for at in range(0, m, n):
+                rows = signed.take(source[:, at : at + n], mode="clip")  # none is out of range
+                sums[at : at + n] += rows[0] if len(rows) == 1 else rows.sum(axis=0, dtype=np.float64)
             start = stop
         sums *= self.turn
         return sums
@@ -138,36 +143,29 @@ class Hash:
 
     def spread(self, turned: npt.NDArray[Integer]) -> npt.NDArray[Integer]:
         """Return the same of buckets that are turned already: x_i = sign_i * y_b."""
-        m, n_rows = self.plan.m, len(self._factors)
-        spread = np.empty(n_rows * m, turned.dtype)
+        d, m, n_rows = self.plan.d, self.plan.m, len(self._factors)
+        spread = np.empty(d, turned.dtype)  # no longer than what is kept of it: a version lives in it
         far, near = _affine_parts(self._factors, self._shifts, m)
-        twice = np.concatenate((turned, turned))  # far + near is below 2 * m: nothing is divided
         fine = near.shape[1]
         n, step = max(1, PIECE // m), max(1, PIECE // fine)
         for row in range(0, n_rows, n):
             for at in range(0, m // fine, step):
                 index = (far[row : row + n, at : at + step, None] + near[row : row + n, None]).reshape(-1)
-                start = row * m + at * fine
-                twice.take(index, out=spread[start : start + index.size], mode="clip")
-        found = spread[: self.plan.d]
-        found *= self.sign
-        return found
-
-
-def _taken(values: npt.NDArray[np.floating], source: Int32) -> npt.NDArray[np.floating]:
-    """Return values[source]. In pieces, since NumPy makes int64 of all the indices that it is given."""
-    found = np.empty(source.shape, values.dtype)
-    flat, index = found.reshape(-1), source.reshape(-1)
-    for at in range(0, index.size, PIECE):
-        values.take(index[at : at + PIECE], out=flat[at : at + PIECE], mode="clip")  # none is out of range
-    return found
+                out = spread[row * m + at * fine :][: index.size]
+                # The last row may be longer than what is left. The index is below 2 * m: to wrap it divides nothing.
+                turned.take(index[: out.size], out=out, mode="wrap")
+        spread *= self.sign
+        return spread
 
 
 def affine(factors: Sequence[int], shifts: Sequence[int], m: int) -> Int32:
     """Return (factor * j + shift) mod m for every j below m, int32, a row a pair. m: a multiple of 64, < 2**26."""
     far, near = _affine_parts(factors, shifts, m)
     total = far.astype(np.uint32)[:, :, None] + near.astype(np.uint32)[:, None, :]
-    np.minimum(total, total - np.uint32(m), out=total)  # below zero it wraps, and is the larger one
+    flat = total.reshape(-1)
+    for at in range(0, flat.size, PIECE):
+        piece = flat[at : at + PIECE]
+        np.minimum(piece, piece - np.uint32(m), out=piece)  # below zero it wraps, and is the larger one
     return total.reshape(len(factors), m).view(np.int32)
 
 
@@ -197,5 +195,7 @@ def coprimes(wanted: npt.NDArray[np.uint64], m: int) -> list[int]:
 def _signs(seed: int, n: int) -> npt.NDArray[np.int8]:
     """Return n signs: -1 where the bit is set, the lowest bit of the first output first."""
     words = splitmix.outputs(seed, 0, -(-n // 64)).astype("<u8", copy=False)
-    bits = np.unpackbits(words.view(np.uint8), count=n, bitorder="little")
-    return 1 - 2 * bits.view(np.int8)
+    signs = np.unpackbits(words.view(np.uint8), count=n, bitorder="little").view(np.int8)
+    signs *= -2
+    signs += 1
+    return signs

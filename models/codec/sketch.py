@@ -85,9 +85,12 @@ def encode(values: npt.NDArray[np.floating], hashed: Hash, bits: int = 1) -> byt
     buckets /= unit
     floats = buckets.astype(np.float32, copy=False)
     del buckets, rest
-    z = hadamard(floats, hashed.plan.block)
-    del floats
-    return write(z, hashed.plan, bits, beside, unit / hashed.plan.block)
+    block = hashed.plan.block
+    n = max(block, SLAB // block * block)
+    for at in range(0, floats.size, n):
+        slab = floats[at : at + n]
+        slab[...] = hadamard(slab, block)
+    return write(floats, hashed.plan, bits, beside, unit / block)
 
 
 def write(z: npt.NDArray[np.floating], plan: Plan, bits: int, beside: Beside, unit: float = 1.0) -> bytes:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -217,13 +218,17 @@ def test_a_version_that_is_held_does_not_disturb_a_way_that_begins_with_nothing(
 
 def test_a_version_of_another_number_than_the_way_begins_with_is_not_built_upon() -> None:
     now = server(3)
-    fetch = begin(head(now), Version(1, 2))
-    for piece in pieces(now, 2, 3):
-        fetch.add(piece)
+
+    def fetched() -> Fetch:
+        fetch = begin(head(now), Version(1, 2))
+        for piece in pieces(now, 2, 3):
+            fetch.add(piece)
+        return fetch
+
     for other in (None, now.held[1], now.held[3]):
-        with pytest.raises(FetchError):
-            install(fetch, other)
-    assert install(fetch, now.held[2]).sha256() == now.sha256
+        with pytest.raises(FetchError, match=r"another model|leads to version"):
+            install(fetched(), other)
+    assert install(fetched(), now.held[2]).sha256() == now.sha256
 
 
 # Ways that pass every version from one on.
@@ -610,3 +615,14 @@ def test_what_is_let_in_is_a_small_part_of_what_a_device_has_room_for() -> None:
     for job in (JOB, structs.replace(JOB, compression="off", aggregate=AggregateSpec())):
         assert 4 * n < chain.max_way_bytes_of(job, large) < 14 * n
     assert chain.max_way_bytes(large) > 100 * n
+
+
+def test_the_pieces_of_a_body_are_let_go_of_once_the_version_is_made() -> None:
+    now = server(3)
+    fetch = begin(head(now, (2, 3)), Version(1, 2))
+    came = pieces(now, 2, 3)
+    for piece in came:
+        fetch.add(piece)
+    held = [sys.getrefcount(piece.data) for piece in came]
+    install(fetch, now.held[2])
+    assert all(after < before for after, before in zip([sys.getrefcount(p.data) for p in came], held, strict=True))

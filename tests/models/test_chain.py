@@ -791,3 +791,11 @@ def test_any_bytes_of_an_agreement_lead_somewhere_or_are_one_error(data: st.Data
     for hostile in (bytes(body), bytes(body[: data.draw(st.integers(1, len(body)))]), nested * 9):
         with suppress(CodecError):
             chain.take(chain.first(), 1, hostile)
+
+
+def test_a_version_after_a_step_is_hashed_and_trained_on_without_another_copy_of_it() -> None:
+    spec, terms, rng = (TensorSpec("w", (40, 20)), TensorSpec("b", (40,))), Terms(256, 1), np.random.default_rng(0)
+    chain_ = Chain(spec, JobSpec("j", ModelSpec(), seed=3))
+    delta = {t.name: (0.01 * rng.standard_normal(t.shape)).astype(np.float32) for t in spec}
+    model = chain_.step(chain_.first(), Step(terms, chain_.coding(0, terms).encode(delta, rng))).model
+    assert all(np.shares_memory(model.row, ints) for ints in model.ints)

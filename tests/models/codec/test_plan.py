@@ -139,3 +139,10 @@ def test_coordinates_fall_evenly_whatever_their_order() -> None:
     per_row = [Counter(row.tolist()) for row in hashed.bucket.reshape(50, 64)]
     assert all(max(row.values()) == 1 for row in per_row)
     assert len({tuple(row) for row in hashed.bucket.reshape(50, 64).tolist()}) > 45
+
+
+@pytest.mark.parametrize(("d", "m"), [(1000, 64), (1000, 512), (70, 64), (64, 64), (40_000, 512)])
+def test_what_is_unfolded_holds_its_coordinates_and_no_more(d: int, m: int) -> None:
+    found = Hash(plan(d, m, "7:3")).unfold(np.arange(plan(d, m, "7:3").m, dtype=np.int64))
+    assert found.shape == (d,)
+    assert found.base is None
