@@ -110,7 +110,8 @@ def test_events_are_said_the_earliest_first_and_filtered(ask: Ask) -> None:
     }
 
 
-def test_a_job_is_shown_with_its_curves_and_drawn(ask: Ask, tmp_path: Path) -> None:
+def test_a_job_is_shown_with_its_curves_and_drawn(ask: Ask, tmp_path: Path, until: Until) -> None:
+    until(lambda: len(json.loads(ask("job", "metrics", "blobs", "--json"))["versions"]) > 2)
     assert re.search(r"^ +accuracy +[▁-█]+ +0\.\d+ to ", ask("job", "show", "blobs"), re.MULTILINE)
     out = tmp_path / "blobs.png"
     drawn = json.loads(ask("job", "plot", "blobs", "--out", str(out), "--json"))

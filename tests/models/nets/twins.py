@@ -92,7 +92,7 @@ def near(found: Any, wanted: Any, what: str, rounded: Callable[[], Any] | None =
     assert found.shape == wanted.shape, f"{what}: {found.shape} is not {wanted.shape}"
     most = CLOSE * max(1.0, float(np.abs(wanted).max(initial=0.0)))
     if not np.abs(found - wanted).max(initial=0.0) <= most and rounded is not None:
-        most += 10 * float(np.abs(rounded() - wanted).max(initial=0.0))
+        most += 40 * float(np.abs(rounded() - wanted).max(initial=0.0))
     np.testing.assert_allclose(found, wanted, rtol=0, atol=most, err_msg=what)
 
 
