@@ -14,8 +14,9 @@
 3. Clean start, no persistent session, QoS 1. At most `window` publishes are without PUBACK, never more than
    the broker's Receive Maximum, and the next one is written only when the last is in the kernel: control
    and pings never queue behind megabytes.
-4. Packets are acknowledged when the owner takes them, a few at a time. On MQTT 5 we announce how many may be open
-   (Receive Maximum); floods beyond the inbox (QoS 0, or a 3.1.1 broker without a window) are dropped and counted.
+4. Packets are acknowledged when the owner takes them, or up to 50 ms later, with others. On MQTT 5 we announce how
+   many may be open (Receive Maximum); floods beyond the inbox (QoS 0, or a 3.1.1 broker without a window) are dropped
+   and counted.
 5. What is decided elsewhere: when to connect again, broker/reconnection.py; in which version, broker/version.py; how
    large a packet may be, broker/packet_limit.py; whether a connection lives, broker/keepalive.py; how it is left,
    broker/goodbye.py.
@@ -42,7 +43,7 @@ from broker.credentials import Context, read_password, tls_context, validity
 from broker.framing import Answer, Delivery, Framing
 from broker.goodbye import Departure, Goodbye
 from broker.keepalive import Keepalive
-from broker.mailbox import ClientLimits, Mailbox, Receipt
+from broker.mailbox import ACK_WAITS_S, ClientLimits, Mailbox, Receipt
 from broker.packet_limit import PacketLimit
 from broker.properties import share_tables
 from broker.reconnection import Ended, Reconnection
@@ -211,6 +212,8 @@ class _Link:
         self._framing = Framing(five=self._five)
         self._aliases = Aliases(0)
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBEs without SUBACK
+        self._acks_by: float | None = None
+        """Until when acknowledgements are not called for; None: they are."""
         self._alive = Keepalive(broker.keepalive_s, broker.connect_timeout_s, time.monotonic())
         self._tls: Context | None = None
         self._client = self._make_client()
@@ -296,6 +299,8 @@ class _Link:
             self._client.loop_write()
             splice.flush()
         self._mailbox.waker.clear()
+        if self._acks_by is not None and time.monotonic() >= self._acks_by:
+            self._mailbox.acks_wait, self._acks_by = False, None  # first: one that comes now wakes us
         if self._ended is None and self._welcome:
             self._pump(splice)
         if self._ended is None and splice.ended and not self._framing.has_next:
@@ -329,6 +334,8 @@ class _Link:
             until = min(until, leave_by)
         if (changes_at := self._mailbox.changes_at) is not None:
             until = min(until, changes_at)
+        if self._acks_by is not None:
+            until = min(until, self._acks_by)
         return max(0.0, until - now) + 0.001
 
     def _watch(self, now: float) -> None:
@@ -455,6 +462,8 @@ class _Link:
         receipt = Receipt(self, came.mid)
         if not self._mailbox.arrive(packet, receipt if came.mid else None) and came.mid:
             self._mailbox.acks.append(receipt)
+        elif came.mid and self._acks_by is None:
+            self._mailbox.acks_wait, self._acks_by = True, time.monotonic() + ACK_WAITS_S
 
     def _answered(self, answer: Answer) -> None:
         packet = self._open.pop(answer.mid, None)

@@ -41,7 +41,9 @@ class ClientLimits(NamedTuple):
 FILTERS_AT_ONCE = 8
 """In one SUBSCRIBE: AWS IoT Core takes no more."""
 ACKS_AT_ONCE = 8
-"""So many acknowledgements wait for others while the owner goes on taking: each wakes the network thread else."""
+"""So many acknowledgements at most wait for others."""
+ACK_WAITS_S = 0.05
+"""How long an acknowledgement waits for others, and for what is published: each wakes the network thread else."""
 COMPANY_S = 0.1
 """How long an UNSUBSCRIBE waits for others: who fetches a version piece by piece forgets piece by piece."""
 
@@ -75,6 +77,8 @@ class Mailbox:
         self.counters = Counters()
         self.waker = Waker()
         self.acks: deque[Receipt] = deque()
+        self.acks_wait = False
+        """Whether the network thread looks for them by itself, within ACK_WAITS_S."""
         self.changes: deque[Change] = deque()
         self._alone_until: float | None = None
         """Until when filters to unsubscribe from wait for company; None where none waits."""
@@ -148,7 +152,7 @@ class Mailbox:
             self.give_back(event)
             if receipt is not None:
                 self.acks.append(receipt)
-                if self._inbox.empty() or len(self.acks) >= ACKS_AT_ONCE:
+                if not self.acks_wait or len(self.acks) >= ACKS_AT_ONCE:
                     self.waker.wake()
         return event
 
@@ -286,6 +290,7 @@ class Mailbox:
             self._online = self._told_online = self._linked = False
             self.outbound.clear()
             self.acks.clear()
+            self.acks_wait = False
             self.n_held = self._held_bytes = 0
 
     def complain(self, reason: str) -> None:
