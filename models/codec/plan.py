@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -90,17 +91,21 @@ class Hash:
         words = splitmix.outputs(plan.seed, 0, 2 * n_rows)
         self._factors = coprimes(words[::2], plan.m)
         self._shifts = (words[1::2] % np.uint64(plan.m)).tolist()
-        inverse = [pow(factor, -1, plan.m) for factor in self._factors]
-        back = [-factor * shift % plan.m for factor, shift in zip(inverse, self._shifts, strict=True)]
-        n = max(1, SLAB // plan.m)
-        self._slabs = [affine(inverse[at : at + n], back[at : at + n], plan.m) for at in range(0, n_rows, n)]
-        """int32, shape (rows, m): which of the coordinates of these rows falls into each bucket."""
-        for source in self._slabs:
-            source += np.arange(0, source.size, plan.m, dtype=np.int32)[:, None]
         self.sign = _signs(plan.seed + COORDINATES, plan.d)
         """int8, shape (d,): +1 or -1 for every coordinate."""
         self.turn = _signs(plan.seed + BUCKETS, plan.m)
         """int8, shape (m,): the same for every bucket, before the transform."""
+
+    @cached_property
+    def _slabs(self) -> list[Int32]:
+        """int32, shape (rows, m): which of the coordinates of these rows falls into each bucket; for who folds."""
+        m, n = self.plan.m, max(1, SLAB // self.plan.m)
+        inverse = [pow(factor, -1, m) for factor in self._factors]
+        back = [-factor * shift % m for factor, shift in zip(inverse, self._shifts, strict=True)]
+        slabs = [affine(inverse[at : at + n], back[at : at + n], m) for at in range(0, len(inverse), n)]
+        for source in slabs:
+            source += np.arange(0, source.size, m, dtype=np.int32)[:, None]
+        return slabs
 
     @property
     def bucket(self) -> Int32:
