@@ -133,7 +133,8 @@ class Mailbox:
             self.outbound.append(packet)
             self.n_held += 1
             self._held_bytes += len(packet.payload)
-        self.waker.wake()
+        if len(self.outbound) == 1:  # else the network thread has not taken all before it, and looks again when it has
+            self.waker.wake()
         return True
 
     @property

@@ -10,7 +10,7 @@ import pytest
 from models.data.dataset import Dataset
 from models.nets.losses import Metrics
 from models.params import Params
-from models.training.probe import EARLY, EVERY, LATEST, ROWS, SLAB, curvature, is_due, loss, nearly_normal, some_rows
+from models.training.probe import EARLY, EVERY, LATEST, ROWS, curvature, is_due, loss, some_rows
 
 D = 300
 EIGENVALUES = np.random.default_rng(0).exponential(2.0, D)
@@ -50,26 +50,6 @@ def test_the_curvature_of_a_quadratic_is_half_its_mean_eigenvalue(energy: float)
     wanted = float(EIGENVALUES.mean()) / 2
     assert abs(np.mean(found) - wanted) < 4 * np.std(found) / math.sqrt(runs)
     assert np.std(found) < 0.2 * wanted  # the gradient, which is far larger, cancels
-
-
-@pytest.mark.parametrize("energy", [2.0**-200, 2.0**100])
-def test_noise_of_any_size_has_its_energy(energy: float) -> None:
-    assert told(energy, 0) == told(energy, 0)
-
-
-def test_numbers_that_are_nearly_normal() -> None:
-    n = 3 * SLAB + 5
-    found = nearly_normal(n, 0.25, np.random.default_rng(0))
-    assert found.dtype == np.float32
-    unit = found.astype(np.float64) / 0.25
-    moments = [float((unit**k).mean()) for k in range(1, 5)]
-    assert moments == pytest.approx([0, 1, 0, 2.7], abs=0.03)
-    assert np.abs(unit).max() < 3.46
-    beside = np.corrcoef(np.stack([unit[:-4], unit[1:-3], unit[2:-2], unit[3:-1]]))  # words lie beside each other
-    assert np.abs(beside - np.eye(4)).max() < 0.02
-    for short in (1, 2, 7):
-        few = nearly_normal(short, 1.0, np.random.default_rng(0))
-        assert few.tolist() == pytest.approx(unit[:short].tolist(), rel=1e-5)
 
 
 def test_where_there_is_no_noise_nothing_is_told() -> None:
