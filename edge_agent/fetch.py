@@ -64,8 +64,8 @@ class Fetch:
         """The same for the others, by name, in their order."""
         self.n_missing = 0
         """Chunks of all of them that have not come."""
-        self.is_by_piece = False
-        """Whether each chunk is asked for by itself, so that those which have come do not come again."""
+        self.forgets = False
+        """Whether a chunk that has come is listened to no more."""
         if isinstance(source, Round):
             self._take_along(source, near)
         elif self.version.number:
@@ -116,13 +116,11 @@ class Fetch:
         self.n_missing = n_chunks
 
     def filters(self, wire: Wire) -> list[str]:
-        """Return what to subscribe to: a filter for each body, or by piece a topic for each chunk that is missing."""
-        if not self.is_by_piece:
-            return [wire.filter_for("body", job=self.job, name=name) for name in self._coming]
+        """Return the topics to listen to: one for each chunk, or for each that is missing where it `forgets`."""
         return [
             self.filter(wire, name, index)
             for name, (_, assembly) in self._coming.items()
-            for index in sorted(assembly.missing)
+            for index in (sorted(assembly.missing) if self.forgets else range(assembly.n_chunks))
         ]
 
     def filter(self, wire: Wire, name: str, index: int) -> str:

@@ -47,22 +47,21 @@ class Fetcher(Workspace):
         return [*come, *self._install(fetch, now)] if fetch.done else come
 
     def _keep(self, fetch: Fetch, chunk: Body, now: float) -> list[Out]:
-        """Keep a chunk; asked for by itself, it must not come again. Raises WireError for a wrong one."""
+        """Keep a chunk. Raises WireError for a wrong one."""
         came = fetch.add(chunk)
         self._stalls_at, self._stalled = now + STALL_S, False
-        if not came or not fetch.is_by_piece:
+        if not came or not fetch.forgets:
             return []
         return [Unsubscribe((fetch.filter(self._wire, chunk.name, chunk.index),))]
-
-    def _ask_by_piece(self, fetch: Fetch) -> list[Out]:
-        """Ask for what is missing alone: what has come is not to come again."""
-        before, fetch.is_by_piece = tuple(fetch.filters(self._wire)), True
-        return [Unsubscribe(before), Subscribe(tuple(fetch.filters(self._wire)))]
 
     def _lose_connection(self) -> list[Out]:
         """At the next connect, let only that come which has not come over this one."""
         fetch = self._fetch
-        return [] if fetch is None or fetch.is_by_piece or not fetch.has_some else self._ask_by_piece(fetch)
+        if fetch is None or fetch.forgets or not fetch.has_some:
+            return []
+        before, fetch.forgets = fetch.filters(self._wire), True
+        missing = frozenset(fetch.filters(self._wire))
+        return [Unsubscribe(tuple(name for name in before if name not in missing))]
 
     def _begin_fetch(self, effect: FetchEffect, now: float) -> Iterator[Out]:
         yield from self._end_fetch()
@@ -97,7 +96,8 @@ class Fetcher(Workspace):
         self._stalled = True
         self._stalls_at = now + STALL_S
         log.warning("fetch stalled job=%s version=%s chunks=%d", self.job, self._fetch.version, self._fetch.n_missing)
-        return self._ask_by_piece(self._fetch)
+        before, self._fetch.forgets = tuple(self._fetch.filters(self._wire)), True
+        return [Unsubscribe(before), Subscribe(tuple(self._fetch.filters(self._wire)))]
 
     def _end_fetch(self) -> list[Out]:
         filters, self._fetch, self._stalls_at = self.subscribed, None, None

@@ -145,8 +145,6 @@ def test_every_chunk_of_every_body_of_the_way_has_its_topic() -> None:
     now = server(3)
     fetch = begin(head(now), Version(1, 1))
     assert fetch.start == 1
-    assert fetch.filters(WIRE) == ["fedge/1/f/body/j/1-2-1/+", "fedge/1/f/body/j/1-3-2/+"]
-    fetch.is_by_piece = True
     assert fetch.filters(WIRE) == [
         f"fedge/1/f/body/j/1-{number}-{number - 1}/{index}"
         for number in (2, 3)
@@ -463,7 +461,7 @@ def test_a_chunk_that_nobody_waits_for_is_passed_over() -> None:
 def test_a_chunk_that_has_come_is_not_asked_for_again() -> None:
     now = server(45)
     fetch = begin(head(now))
-    fetch.is_by_piece = True
+    fetch.forgets = True
     assert len(pieces(now, 0, 42)) > 2
     first, *rest = fetch.filters(WIRE)
     fetch.add(pieces(now, 0, 42)[0])
@@ -548,7 +546,7 @@ def work_of_chunks(n_chunks: int, n_bodies: int = 1) -> counting.Work:
     work = Work.__new__(Work)  # nothing of a job but what takes chunks
     work.job, work._wire = "j", WIRE
     work._fetch = fetch = Fetch(version(n_bodies), _ones(n_bodies, named), BIG, None)
-    fetch.is_by_piece = True
+    fetch.forgets = True
     names = fetch.filters(WIRE)
     assert len(names) == n_chunks
     told = [_name_and_index(name) for name in names[:20]]
@@ -588,7 +586,7 @@ def test_a_chunk_that_comes_twice_is_unsubscribed_from_once_and_keeps_the_fetch_
     work = Work.__new__(Work)
     work.job, work._wire, work._stalled = "j", WIRE, True
     work._fetch = Fetch(version(1), _ones(1, (DeltaAt(0, 1, 3),)), BIG, None)
-    work._fetch.is_by_piece = True
+    work._fetch.forgets = True
     name, _ = _name_and_index(work.subscribed[0])
     (gone,) = work.take(Body("j", name, 1, b"x"), 5.0)
     assert isinstance(gone, Unsubscribe)

@@ -490,7 +490,7 @@ def fetching(bench: Bench, chunk_bytes: int = 5) -> list[Body]:
     way, pieces = way_1(state, chunk_bytes)
     bench.say(head(V1, state.held, ways=(way,), chunk_bytes=chunk_bytes), Round(JOB, 1, V1, 6000.0))
     bench.settle()
-    assert listened(bench) == ["1-1-0/+"]
+    assert listened(bench) == [f"1-1-0/{piece.index}" for piece in pieces]
     assert len(pieces) > 1
     return pieces
 
@@ -498,7 +498,7 @@ def fetching(bench: Bench, chunk_bytes: int = 5) -> list[Body]:
 def test_a_chunk_that_has_come_does_not_come_again_at_the_next_connect(bench: Bench) -> None:
     pieces = fetching(bench)
     bench.say(pieces[1])
-    assert listened(bench) == ["1-1-0/+"]
+    assert len(listened(bench)) == len(pieces), "it is listened to until all have come"
     for came in ({1}, {1, 3}):
         bench.link.drop()
         bench.settle()
@@ -515,7 +515,7 @@ def test_of_a_version_of_which_nothing_has_come_all_is_asked_for_again(bench: Be
     pieces = fetching(bench)
     bench.link.drop()
     bench.settle()
-    assert listened(bench) == ["1-1-0/+"]
+    assert len(listened(bench)) == len(pieces)
     bench.link.restore()
     bench.say(*pieces)
     assert bench.offered().base == V1
@@ -524,10 +524,8 @@ def test_of_a_version_of_which_nothing_has_come_all_is_asked_for_again(bench: Be
 
 def test_a_chunk_that_the_broker_has_dropped_is_asked_for_again(bench: Bench) -> None:
     pieces = fetching(bench)
-    bench.say(*pieces[1:])
-    bench.link.unsubscribe("fedge/1/f/body/toy-1/1-1-0/+")
-    bench.say(pieces[0])
-    assert listened(bench) == []
+    bench.link.unsubscribe("fedge/1/f/body/toy-1/1-1-0/0")
+    bench.say(*pieces)
     bench.settle(STALL_S)
     assert bench.offered().base == V1
 
@@ -543,7 +541,7 @@ def test_a_fetch_that_stalls_twice_begins_anew_with_a_new_head(bench: Bench) -> 
     bench.say(head(V1, state.held, ways=(way,), chunk_bytes=9))
     bench.settle(REFETCH_S)
     bench.settle()
-    assert listened(bench) == ["1-1-0/+"]
+    assert len(listened(bench)) == len(pieces)
     bench.settle(STALL_S)
     assert len(listened(bench)) == len(pieces), "the new one has its own two chances"
     bench.say(*pieces)
