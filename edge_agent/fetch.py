@@ -41,13 +41,15 @@ class Fetch:
         held_since: int | None = None,
         since: int | None = None,
         most_bytes: int | None = None,
+        by_body: bool = False,
     ) -> None:
         """Choose the way. source: says how to get the version. held: the version that is here.
 
         held_since: number of the first version from which on every one can be had here; the one held when not given.
         since: the same of what is wanted: of a version that is averaged. Where no such way is any good the version is
-        fetched without. most_bytes: of one body, as the job has them; of any job with such a net when not given. Raises
-        FetchError when no way is any good.
+        fetched without. most_bytes: of one body, as the job has them; of any job with such a net when not given.
+        by_body: whether one filter brings all chunks of a body, which a broker need not do. Raises FetchError when no
+        way is any good.
         """
         self._most_bytes = chain.max_way_bytes(spec) if most_bytes is None else most_bytes
         self.job = source.job
@@ -64,8 +66,8 @@ class Fetch:
         """The same for the others, by name, in their order."""
         self.n_missing = 0
         """Chunks of all of them that have not come."""
-        self.forgets = False
-        """Whether a chunk that has come is listened to no more."""
+        self._by_body = by_body
+        self._forgets = False
         if isinstance(source, Round):
             self._take_along(source, near)
         elif self.version.number:
@@ -116,11 +118,15 @@ class Fetch:
         self.n_missing = n_chunks
 
     def filters(self, wire: Wire) -> list[str]:
-        """Return the topics to listen to: one for each chunk, or for each that is missing where it `forgets`."""
+        """Return what to listen to: a filter for each body, or the topic of each chunk; once it `forgets`, of each that
+        is missing.
+        """
+        if self._by_body:
+            return [wire.filter_for("body", job=self.job, name=name) for name in self._coming]
         return [
             self.filter(wire, name, index)
             for name, (_, assembly) in self._coming.items()
-            for index in (sorted(assembly.missing) if self.forgets else range(assembly.n_chunks))
+            for index in (sorted(assembly.missing) if self._forgets else range(assembly.n_chunks))
         ]
 
     def filter(self, wire: Wire, name: str, index: int) -> str:
@@ -128,9 +134,13 @@ class Fetch:
         return wire.filter_for("body", job=self.job, name=name, index=str(index))
 
     @property
-    def has_some(self) -> bool:
-        """Return whether a part has come, and not all."""
-        return 0 < self.n_missing < sum(assembly.n_chunks for _, assembly in self._coming.values())
+    def forgets(self) -> bool:
+        """Whether a chunk that has come is listened to no more."""
+        return self._forgets
+
+    def forget(self) -> None:
+        """From now on listen to the topics of the chunks that are missing, and to nothing else."""
+        self._by_body, self._forgets = False, True
 
     def add(self, chunk: Body) -> bool:
         """Take a chunk; return whether it was missing: one that nobody waits for is passed over.

@@ -55,13 +55,19 @@ class Fetcher(Workspace):
         return [Unsubscribe((fetch.filter(self._wire, chunk.name, chunk.index),))]
 
     def _lose_connection(self) -> list[Out]:
-        """At the next connect, let only that come which has not come over this one."""
+        """At the next connect, let only that come which has not come over this one. Its broker may be another."""
+        self.takes_bodies = False
         fetch = self._fetch
-        if fetch is None or fetch.forgets or not fetch.has_some:
+        if fetch is None or fetch.done or fetch.forgets:
             return []
-        before, fetch.forgets = fetch.filters(self._wire), True
-        missing = frozenset(fetch.filters(self._wire))
-        return [Unsubscribe(tuple(name for name in before if name not in missing))]
+        before = fetch.filters(self._wire)
+        fetch.forget()
+        after = fetch.filters(self._wire)
+        gone, new = set(before).difference(after), set(after).difference(before)
+        return [
+            Unsubscribe(tuple(filter(gone.__contains__, before))),
+            Subscribe(tuple(filter(new.__contains__, after))),
+        ]
 
     def _begin_fetch(self, effect: FetchEffect, now: float) -> Iterator[Out]:
         yield from self._end_fetch()
@@ -72,6 +78,7 @@ class Fetcher(Workspace):
                 held_since=since,
                 since=effect.since,
                 most_bytes=max_way_bytes_of(self.spec, self.net.spec, self.net.buffers),
+                by_body=self.takes_bodies,
             )
         except FetchError as error:
             log.warning("fetch refused job=%s: %s", self.job, error)
@@ -96,7 +103,8 @@ class Fetcher(Workspace):
         self._stalled = True
         self._stalls_at = now + STALL_S
         log.warning("fetch stalled job=%s version=%s chunks=%d", self.job, self._fetch.version, self._fetch.n_missing)
-        before, self._fetch.forgets = tuple(self._fetch.filters(self._wire)), True
+        before = tuple(self._fetch.filters(self._wire))
+        self._fetch.forget()
         return [Unsubscribe(before), Subscribe(tuple(self._fetch.filters(self._wire)))]
 
     def _end_fetch(self) -> list[Out]:

@@ -140,6 +140,7 @@ class Jobs:
         "_send",
         "_sources",
         "_spread_s",
+        "_takes_bodies",
         "_trouble",
         "_turn_ends_at",
         "_turns",
@@ -193,6 +194,8 @@ class Jobs:
         self._turns = 0
         self._turn_ends_at = 0.0
         self._online = False
+        self._takes_bodies = False
+        """Whether this connection brings what is retained on a wildcard."""
         self._spread_s = 0.0
         self._led = 0
         """The term of the leader's last beacon."""
@@ -297,9 +300,16 @@ class Jobs:
         self._left_over_at = self._clock() + LEFT_OVER_S
         self.say_again()
 
+    def note_wildcards(self) -> None:
+        """Note that this connection brings what is retained on a topic that only a wildcard names."""
+        if not self._takes_bodies:
+            self._takes_bodies = True
+            for work in self.works.values():
+                work.takes_bodies = True
+
     def disconnected(self) -> None:
         """Note that the broker is not reachable."""
-        self._online = False
+        self._online = self._takes_bodies = False
         for job in list(self.works):
             self.pass_on(job, Disconnected())
 
@@ -546,6 +556,7 @@ class Jobs:
             return
         if not self._fits(job, work.spec, work.n_examples):
             return
+        work.takes_bodies = self._takes_bodies
         self.works[job] = work
         work.participant.announced.led = self._led
         self.changed = True

@@ -308,6 +308,8 @@ class Agent:
             self._heard.note_term(self._wire.seal.term)
         match message:
             case Job():
+                if packet.retain:  # by a filter with a wildcard
+                    self.jobs.note_wildcards()
                 self.jobs.meet(message)
             case Head() | Round() | Want() | Verdict():
                 self.jobs.pass_on(message.job, message)

@@ -142,6 +142,7 @@ class Workspace:
         "net",
         "participant",
         "spec",
+        "takes_bodies",
         "told",
         "turn",
     )  # else it would weigh four times as much: more attributes than Python shares the names of
@@ -200,6 +201,8 @@ class Workspace:
         """The threshold that was last put into the slot."""
         self._deploys = policy(spec, has_slot=config.models.inference).last
         self._fetch: Fetch | None = None
+        self.takes_bodies = False
+        """Whether this connection brings what is retained on a wildcard: then one filter a body will do."""
         self._head_topic = (wire.filter_for("head", job=job),)
         self._reading = False
         """Whether the head is subscribed to."""

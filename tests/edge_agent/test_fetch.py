@@ -461,7 +461,7 @@ def test_a_chunk_that_nobody_waits_for_is_passed_over() -> None:
 def test_a_chunk_that_has_come_is_not_asked_for_again() -> None:
     now = server(45)
     fetch = begin(head(now))
-    fetch.forgets = True
+    fetch.forget()
     assert len(pieces(now, 0, 42)) > 2
     first, *rest = fetch.filters(WIRE)
     fetch.add(pieces(now, 0, 42)[0])
@@ -546,7 +546,7 @@ def work_of_chunks(n_chunks: int, n_bodies: int = 1) -> counting.Work:
     work = Work.__new__(Work)  # nothing of a job but what takes chunks
     work.job, work._wire = "j", WIRE
     work._fetch = fetch = Fetch(version(n_bodies), _ones(n_bodies, named), BIG, None)
-    fetch.forgets = True
+    fetch.forget()
     names = fetch.filters(WIRE)
     assert len(names) == n_chunks
     told = [_name_and_index(name) for name in names[:20]]
@@ -586,7 +586,7 @@ def test_a_chunk_that_comes_twice_is_unsubscribed_from_once_and_keeps_the_fetch_
     work = Work.__new__(Work)
     work.job, work._wire, work._stalled = "j", WIRE, True
     work._fetch = Fetch(version(1), _ones(1, (DeltaAt(0, 1, 3),)), BIG, None)
-    work._fetch.forgets = True
+    work._fetch.forget()
     name, _ = _name_and_index(work.subscribed[0])
     (gone,) = work.take(Body("j", name, 1, b"x"), 5.0)
     assert isinstance(gone, Unsubscribe)

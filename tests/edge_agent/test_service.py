@@ -482,23 +482,33 @@ def listened(bench: Bench) -> list[str]:
     return ["/".join(name.split("/")[-2:]) for name in bench.link._filters if "/body/" in name]
 
 
-def fetching(bench: Bench, chunk_bytes: int = 5) -> list[Body]:
-    """Have the agent fetch version 1, of which nothing lies at the broker yet; return its chunks."""
+def fetching(bench: Bench, chunk_bytes: int = 5, *, wildcards: bool = False) -> list[Body]:
+    """Have the agent fetch version 1, of which nothing lies at the broker yet; return its chunks.
+
+    wildcards: whether it has seen that this broker brings what is retained on a wildcard.
+    """
     state = version_1()
+    if wildcards:
+        bench.say(Job(JOB, 1, msgspec.to_builtins(bench.spec)))
+        bench.link.drop()
+        bench.settle()
+        bench.link.restore()
     bench.begin()
     bench.say(verdict(bench.offered()))
     way, pieces = way_1(state, chunk_bytes)
     bench.say(head(V1, state.held, ways=(way,), chunk_bytes=chunk_bytes), Round(JOB, 1, V1, 6000.0))
     bench.settle()
-    assert listened(bench) == [f"1-1-0/{piece.index}" for piece in pieces]
+    assert listened(bench) == (["1-1-0/+"] if wildcards else [f"1-1-0/{piece.index}" for piece in pieces])
     assert len(pieces) > 1
     return pieces
 
 
-def test_a_chunk_that_has_come_does_not_come_again_at_the_next_connect(bench: Bench) -> None:
-    pieces = fetching(bench)
+@pytest.mark.parametrize("wildcards", [True, False])
+def test_a_chunk_that_has_come_does_not_come_again_at_the_next_connect(bench: Bench, wildcards: bool) -> None:
+    pieces = fetching(bench, wildcards=wildcards)
+    before = listened(bench)
     bench.say(pieces[1])
-    assert len(listened(bench)) == len(pieces), "it is listened to until all have come"
+    assert listened(bench) == before, "it is listened to until all have come"
     for came in ({1}, {1, 3}):
         bench.link.drop()
         bench.settle()
@@ -511,13 +521,33 @@ def test_a_chunk_that_has_come_does_not_come_again_at_the_next_connect(bench: Be
     assert listened(bench) == []
 
 
-def test_of_a_version_of_which_nothing_has_come_all_is_asked_for_again(bench: Bench) -> None:
-    pieces = fetching(bench)
+@pytest.mark.parametrize("wildcards", [True, False])
+def test_of_a_version_of_which_nothing_has_come_all_is_asked_for_again(bench: Bench, wildcards: bool) -> None:
+    pieces = fetching(bench, wildcards=wildcards)
     bench.link.drop()
     bench.settle()
-    assert len(listened(bench)) == len(pieces)
+    assert listened(bench) == [f"1-1-0/{piece.index}" for piece in pieces], "the next broker may be another"
     bench.link.restore()
     bench.say(*pieces)
+    assert bench.offered().base == V1
+    assert listened(bench) == []
+
+
+def test_what_one_connection_shows_of_wildcards_is_not_believed_of_the_next(bench: Bench) -> None:
+    fetching(bench, wildcards=True)
+    (work,) = bench.agent.works.values()
+    assert work.takes_bodies
+    bench.broker.stop()  # it forgets what is retained, and so shows nothing at the next connect
+    bench.settle()
+    assert not work.takes_bodies
+    bench.broker.start()
+    bench.settle()
+    assert not work.takes_bodies
+
+
+@pytest.mark.parametrize("wildcards", [True, False])
+def test_a_version_comes_whole_by_either_way(bench: Bench, wildcards: bool) -> None:
+    bench.say(*fetching(bench, wildcards=wildcards))
     assert bench.offered().base == V1
     assert listened(bench) == []
 
