@@ -2,7 +2,7 @@
 
 Nobody else writes a "/". Everything lies under fedge/1/<fleet>/ and is sent at QoS 1; a topic has at most seven
 slashes (the least that a known broker allows), and nothing needs a retained message on a wildcard but `job/+`,
-`head/+`, `round/+`, `device/+` and, for people, `vitals/+`. Who speaks to a fleet does so by its `Wire` (wire.py),
+`head/+`, `round/+`, `device/+` and, for people, `vitals/+`; what comes by the first shows a device that it may use others. Who speaks to a fleet does so by its `Wire` (wire.py),
 which alone stands on this.
 """
 
