@@ -16,14 +16,14 @@
    and pings never queue behind megabytes.
 4. Packets are acknowledged when the owner takes them, or up to 50 ms later, with others. On MQTT 5 we announce how
    many may be open (Receive Maximum); floods beyond the inbox (QoS 0, or a 3.1.1 broker without a window) are dropped
-   and counted.
+   and counted, and so is, as it comes in, a packet that is longer than we take.
 5. What is decided elsewhere: when to connect again, broker/reconnection.py; in which version, broker/version.py; how
    large a packet may be, broker/packet_limit.py; whether a connection lives, broker/keepalive.py; how it is left,
-   broker/goodbye.py.
-6. `Usurped`, and `Denied` for what the broker forbids to publish, need MQTT 5. 3.1.1 cannot say why a connection was
-   closed, nor does mosquitto 2.0.11 where a name was taken over: two clients of one id then take it from each other for
-   ever, though ever more slowly, because a connection that did not last counts as a failure. And on 3.1.1 a publish
-   that the broker forbids looks like one that arrived.
+   broker/goodbye.py; what a broker may say when, broker/turns.py.
+6. `SessionTakenOver`, and `Denied` for what the broker forbids to publish, need MQTT 5. 3.1.1 cannot say why a
+   connection was closed, nor does mosquitto 2.0.11 where a name was taken over: two clients of one id then take it
+   from each other for ever, though ever more slowly, because a connection that did not last counts as a failure. And
+   on 3.1.1 a publish that the broker forbids looks like one that arrived.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from broker import framing, reasons
 from broker.aliases import ALIAS_BYTES, Aliases
 from broker.connection import BrokerSettings
 from broker.credentials import Context, read_password, tls_context, validity
-from broker.framing import Answer, Delivery, Framing
+from broker.framing import Answer, Delivery, Framing, TooLong
 from broker.goodbye import Departure, Goodbye
 from broker.keepalive import Keepalive
 from broker.mailbox import ACK_WAITS_S, ClientLimits, Mailbox, Receipt
@@ -50,6 +50,7 @@ from broker.reconnection import Ended, Reconnection
 from broker.sockets import tune
 from broker.splice import Splice
 from broker.transport import Denied, Packet, TransportEvent, check_filter, check_topic
+from broker.turns import may_come
 from broker.version import Connect, ConnectAnswer, answer_of
 from runtime.deferred import deferred
 
@@ -68,7 +69,7 @@ logger = logging.getLogger(__name__)
 share_tables(Properties)
 
 _FAILURE = 128
-_MIDS, _APART, _OURS = 65_535, 32_768, 8_192  # packet identifiers; ours lie so far from paho's; and are so many
+_MIDS, _PAHOS, _OURS = 65_535, 32_767, 8_192  # packet identifiers: all, the first for paho, and so many behind for us
 _END_S = 1.0  # how long a thread that was told to end may take for that
 _GARBAGE = (ValueError, LookupError, struct.error, MQTTException)  # what paho's parser lets through, by version
 
@@ -170,9 +171,13 @@ class MqttTransport:
 
 
 class _SplicedClient(mqtt.Client):
-    """A client of paho that reads and writes by way of a splice, in two methods that are paho's own."""
+    """A client of paho that reads and writes by way of a splice, and numbers packets, in its own methods."""
 
     splice: Splice
+
+    def _mid_generate(self) -> int:
+        self._last_mid = self._last_mid % _PAHOS + 1
+        return self._last_mid
 
     def _sock_recv(self, bufsize: int) -> bytes:
         return self.splice.recv(bufsize)
@@ -206,10 +211,13 @@ class _Link:
         self._window = mailbox.limits.window
         self._open: dict[int, Packet] = {}  # published, without PUBACK
         self._n_sent = 0
-        self._last_asked = 0
-        """The packet identifier of the last SUBSCRIBE or UNSUBSCRIBE."""
         self._splice: Splice | None = None
-        self._framing = Framing(five=self._five)
+        self._framing = Framing(five=self._five, most_bytes=mailbox.limits.packet_bytes)
+        self._receipts = object()
+        """Whose receipts are ours. Not this link: they wait in the inbox, and would keep all that it has."""
+        self._n_unsaid = 0
+        """Acknowledgements that may wait to be written."""
+        self._has_passed_over = False
         self._aliases = Aliases(0)
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBEs without SUBACK
         self._acks_by: float | None = None
@@ -317,15 +325,28 @@ class _Link:
         if not self._framing.has_next:
             self._framing.feed(splice.read())
         while self._ended is None and (packet := self._framing.next()) is not None:
-            if isinstance(packet, Delivery):
+            if not may_come(packet, welcome=self._welcome):
+                self._end(reasons.not_mqtt(*self._where), ConnectAnswer.GARBAGE)
+            elif isinstance(packet, Delivery):
                 self._deliver(packet)
                 if not self._mailbox.wants_more():
                     return
             elif isinstance(packet, Answer):
                 self._answered(packet)
-            elif isinstance(packet, bytes):
+            elif isinstance(packet, TooLong):
+                self._pass_over(packet)
+            else:
                 splice.hand_on(packet)
                 self._client.loop_read()
+
+    def _pass_over(self, packet: TooLong) -> None:
+        self._mailbox.counters.dropped_packets += 1
+        if packet.mid:
+            self._mailbox.acks.append(Receipt(self._receipts, packet.mid))
+        if not self._has_passed_over:
+            self._has_passed_over = True
+            most = self._mailbox.limits.packet_bytes
+            logger.warning("mqtt=passed-over client=%s bytes=%d most=%d", self._client_id, packet.n_bytes, most)
 
     def _patience_s(self) -> float:
         """Return the seconds until `_watch` must look at the clock again."""
@@ -369,9 +390,13 @@ class _Link:
         acks = []
         while box.acks:
             receipt = box.acks.popleft()
-            if receipt.link is self:
+            if receipt.link is self._receipts:
                 acks.append(framing.puback(receipt.mid))
         if acks:
+            self._n_unsaid = len(acks) + (self._n_unsaid if splice.is_writing else 0)
+            if self._n_unsaid > _MIDS:  # more than can be open: whoever sends on and reads nothing fills memory
+                self._end(reasons.not_mqtt(*self._where))
+                return
             splice.write(b"".join(acks))
         self._ask()
         while box.outbound and len(self._open) < self._window and not self._is_half_written:
@@ -381,10 +406,8 @@ class _Link:
         while (change := self._mailbox.next_changes())[1]:
             wanted, names = change
             mid = self._subscribe(names) if wanted else self._client.unsubscribe(names)[1]
-            if mid is not None:
-                self._last_asked = mid
-                if wanted:
-                    self._asked[mid] = names
+            if mid is not None and wanted:
+                self._asked[mid] = names
 
     def _subscribe(self, names: list[str]) -> int | None:
         if not self._five:
@@ -411,9 +434,9 @@ class _Link:
         )
 
     def _next_mid(self) -> int:
-        """Return a packet identifier that is far from those which paho gives its SUBSCRIBEs, one after the other."""
+        """Return a packet identifier that paho gives no SUBSCRIBE (MQTT 5, section 2.2.1)."""
         self._n_sent += 1
-        return (self._last_asked + _APART + self._n_sent % _OURS) % _MIDS + 1
+        return _PAHOS + 1 + self._n_sent % _OURS
 
     def _expiry(self, packet: Packet, kind: int) -> Properties | None:
         if not self._five or packet.expiry_s is None:
@@ -459,7 +482,7 @@ class _Link:
 
     def _deliver(self, came: Delivery) -> None:
         packet = Packet(came.topic, came.payload, came.retain, came.expiry_s)
-        receipt = Receipt(self, came.mid)
+        receipt = Receipt(self._receipts, came.mid)
         if not self._mailbox.arrive(packet, receipt if came.mid else None) and came.mid:
             self._mailbox.acks.append(receipt)
         elif came.mid and self._acks_by is None:

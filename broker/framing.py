@@ -1,10 +1,14 @@
 """PUBLISH and PUBACK as bytes (MQTT 5, sections 2.1, 3.3 and 3.4): nearly all that a connection carries. Pure.
 
     bytes ──feed──▶ next ──▶ Delivery, Answer      what is read here
+                         ├─▶ TooLong               a PUBLISH of which only its number is read
                          └─▶ bytes                 one whole packet of another kind, or one that is read elsewhere
 
-Nothing is judged here: a packet that is not what it should be is given out as it came, to who refuses it; so is one
-with other properties than a message expiry. After a length that is none, everything is.
+1. Nothing is judged here: a packet that is not what it should be is given out as it came, to who refuses it; so is one
+   with other properties than a message expiry. After a length that is none, everything is.
+2. What is kept is no longer than one packet may be, and what was read with it, whatever length is announced and however
+   small the parts that it comes in. A longer PUBLISH is passed over as it comes in: on MQTT 3.1.1 nobody can tell the
+   broker what is too long, and to hang up would let whoever publishes one cut everybody off. Nothing else is as long.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ _PUBLISH, _PUBACK = 0x30, 0x40
 _RETAIN, _QOS, _QOS_1, _QOS_2 = 0x01, 0x06, 0x02, 0x04
 _EXPIRY, _ALIAS = 0x02, 0x23
 _EXPIRY_BYTES = 5
+_SMALL_BYTES = 4096
+"""A part below that grows by what comes next: each part takes fifty bytes more than it has."""
 
 
 class Delivery(NamedTuple):
@@ -36,11 +42,20 @@ class Answer(NamedTuple):
     code: int
 
 
-class Framing:
-    """The packets in what a connection brings. five: whether it speaks MQTT 5."""
+class TooLong(NamedTuple):
+    """A PUBLISH to us that is longer than we take. mid: as that of a Delivery. n_bytes: of the whole packet."""
 
-    def __init__(self, *, five: bool) -> None:
-        self._five = five
+    mid: int
+    n_bytes: int
+
+
+class Framing:
+    """The packets in what a connection brings. five: whether it speaks MQTT 5. most_bytes: of one, with its header."""
+
+    def __init__(self, *, five: bool, most_bytes: int = LONGEST) -> None:
+        self._five, self._most_bytes = five, most_bytes
+        self._passing = 0
+        """Bytes that are still to come of what is passed over."""
         self._parts: list[bytes] = []
         """What has come and is not given out: a packet that came in one piece is copied once, its payload alone."""
         self._n_bytes = 0
@@ -54,19 +69,27 @@ class Framing:
 
     def feed(self, data: bytes) -> None:
         """Take what has come."""
-        if data:
+        if self._passing:
+            n = min(self._passing, len(data))
+            self._passing, data = self._passing - n, data[n:]
+        if not data:
+            return
+        self._n_bytes += len(data)
+        if self._parts and len(self._parts[-1]) < _SMALL_BYTES:
+            self._parts[-1] += data
+        else:
             self._parts.append(data)
-            self._n_bytes += len(data)
 
     @property
     def has_next(self) -> bool:
         """Whether `next` may have something to give."""
         return self._n_bytes >= self._needed
 
-    def next(self) -> Delivery | Answer | bytes | None:
-        """Return the next packet that is whole; None where there is none.
+    def next(self) -> Delivery | Answer | TooLong | bytes | None:
+        """Return the next packet that is whole, or too long; None where there is none.
 
-        Raises UnicodeDecodeError for a topic that is not UTF-8.
+        Raises UnicodeDecodeError for a topic that is not UTF-8, and ValueError for anything else than a PUBLISH that is
+        too long.
         """
         if self._n_bytes < self._needed:
             return None
@@ -86,13 +109,32 @@ class Framing:
             if at - start > 4:
                 return self._all()
         end = at + n_bytes
+        if end - start > self._most_bytes:
+            return self._pass_over(here, at, end)
         if len(here) < end:
             self._needed = end - start
             return None
-        self._needed, self._at, self._n_bytes = 2, end, len(here) - end
+        self._go_on_at(end, here)
+        return self._read(memoryview(here)[start:end], at - start)
+
+    def _go_on_at(self, end: int, here: bytes) -> None:
+        self._needed, self._at, self._n_bytes = 2, end, max(0, len(here) - end)
         if not self._n_bytes:
             self._parts, self._at = [], 0
-        return self._read(memoryview(here)[start:end], at - start)
+
+    def _pass_over(self, here: bytes, at: int, end: int) -> TooLong | None:
+        """Keep nothing of a packet but its number; None while that has not come. at, end: of what its length counts."""
+        qos = here[self._at] & _QOS
+        head = at + 2 if len(here) < at + 2 else at + 4 + _number(here, at)
+        if here[self._at] & 0xF0 != _PUBLISH or qos >= _QOS_2 or head > end:
+            raise ValueError(f"a packet of {end - self._at} bytes that nobody sends")
+        if len(here) < head:
+            self._needed = head - self._at
+            return None
+        found = TooLong(_number(here, head - 2) if qos else 0, end - self._at)
+        self._passing = max(0, end - len(here))
+        self._go_on_at(end, here)
+        return found
 
     def _joined(self) -> bytes:
         if len(self._parts) > 1:
@@ -166,5 +208,5 @@ def _length(n_bytes: int) -> bytes:
     return bytes(found)
 
 
-def _number(packet: memoryview, at: int) -> int:
+def _number(packet: memoryview | bytes, at: int) -> int:
     return packet[at] << 8 | packet[at + 1]

@@ -26,6 +26,8 @@ class Splice:
         self._for_paho = bytearray()
         self._ended: OSError | bool = False
         """How the connection has ended, as far as it was read: True for a goodbye."""
+        self._refuses: OSError | None = None
+        """Why nothing can be written any more: what came before, as why, is still to be read."""
         self._waiting = bytearray()
         """What is not written yet of ours."""
         self._is_theirs = False
@@ -47,6 +49,7 @@ class Splice:
         try:
             data: bytes = self._sock.recv(most)
         except _NOT_NOW:
+            self._ended = self._ended or self._refuses or False
             return b""
         except OSError as error:
             self._ended = error
@@ -63,7 +66,9 @@ class Splice:
 
     @property
     def has_pending(self) -> bool:
-        """Whether TLS holds something that was read already, which no `poll` shows."""
+        """Whether there is something to read that no `poll` shows: in TLS, or what came before writing has failed."""
+        if self._refuses is not None and not self.ended:
+            return True
         return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     @property
@@ -90,7 +95,7 @@ class Splice:
         except BlockingIOError:
             return 0
         except OSError as error:
-            self._ended = error
+            self._refuses = error
             return 0
 
     def _sent(self, data: bytes | bytearray) -> int:
@@ -124,10 +129,11 @@ class Splice:
         raise BlockingIOError
 
     def send(self, data: bytes | bytearray) -> int:
-        """Write what the connection takes. Raises BlockingIOError where that is nothing, and OSError where it ended."""
+        """Write what the connection takes. Raises BlockingIOError where that is nothing, or never will be again."""
         if self._waiting and not self._is_theirs:
             raise BlockingIOError
         self._is_theirs = True
-        n = self._sent(data)
+        if not (n := self._written(data)):
+            raise BlockingIOError
         self._is_theirs = n < len(data)
         return n

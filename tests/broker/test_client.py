@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import random
 import select
 import signal
 import socket
+import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +22,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from broker import reasons
-from broker.client import MqttTransport
+from broker.client import MqttTransport, _Link
 from broker.connection import BrokerSettings
 from broker.embedded import EmbeddedBroker, start_broker
 from broker.mailbox import ClientLimits
+from broker.splice import Splice
 from broker.transport import Denied, Offline, Online, Packet, SessionTakenOver, TransportEvent, wire_bytes
 
 PATIENCE_S = 120.0  # never waited for in a test that passes
@@ -760,6 +764,202 @@ def test_no_garbage_kills_the_client(stage: Stage, make: Make) -> None:
     last.deliver(b"a", b"alive")
     while take(client) != Packet("a", b"alive"):
         pass
+
+
+UNASKED = {
+    "a packet": b"\x30\x05\0\1a\0x",
+    "an answer": b"\x40\2\0\1",
+    "a SUBACK": b"\x90\4\0\1\0\1",
+    "a PINGRESP": b"\xd0\0",
+}
+
+
+@pytest.mark.parametrize("packet", UNASKED.values(), ids=UNASKED)
+def test_nothing_comes_before_the_answer_to_connect(stage: Stage, make: Make, packet: bytes) -> None:
+    """A SUBACK would make us say Online before anything is asked; packets would wait to be acknowledged."""
+    client = make(stage.port, "a")
+    peer = stage.accept()
+    peer.expect(1)
+    peer.sock.sendall(packet)
+    assert "is not MQTT" in offline_reason(client)
+    assert stage.accept().expect(1)
+
+
+@pytest.mark.parametrize("packet", [CONNACK_5, b"\x34\7\0\1a\0\1\0x"], ids=["a second welcome", "QoS 2"])
+def test_what_nobody_asks_for_ends_a_connection(stage: Stage, make: Make, packet: bytes) -> None:
+    """paho keeps what comes at QoS 2 until its sender says more of it; a welcome would have all filters asked again."""
+    client = make(stage.port)
+    peer = stage.accept()
+    peer.welcome()
+    assert isinstance(take(client), Online)
+    peer.sock.sendall(packet)
+    assert "is not MQTT" in offline_reason(client)
+    assert stage.accept().expect(1)
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_a_packet_that_is_too_long_is_passed_over_and_acknowledged(stage: Stage, make: Make, protocol: str) -> None:
+    client = make(stage.port, protocol=protocol, limits=ClientLimits(packet_bytes=1000))
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    properties = b"\0" if protocol == "5" else b""
+    peer.send(0x32, b"\0\1a\0\7" + properties + bytes(2_000_000))
+    peer.send(0x30, b"\0\1a" + properties + b"small")
+    assert peer.expect(4)[:2] == b"\0\7"
+    assert take(client) == Packet("a", b"small")
+    assert client.counters.dropped_packets == 1
+
+
+def test_a_broker_that_sends_on_and_reads_no_answer_is_left(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    monkeypatch.setattr("broker.client._MIDS", 50)
+    client = make(stage.port)
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    assert client.publish(Packet("large", bytes(16_000_000)))  # half of which stays here
+    for mid in range(1, 60):
+        peer.deliver(b"a", b"", mid)
+    for _ in range(59):
+        assert take(client) == Packet("a", b"")
+    assert "is not MQTT" in offline_reason(client)
+
+
+def test_an_old_connection_is_let_go_of_while_its_packets_wait_for_the_owner(stage: Stage, make: Make) -> None:
+    client = make(stage.port)
+    old = stage.accept()
+    old.welcome()
+    take(client)
+    old.deliver(b"a", b"1", mid=7)
+    wait_until(lambda: client.counters.received_packets == 1)
+    link = weakref.ref(link_of(client))
+    old.hang_up()
+    stage.accept().welcome()
+    wait_until(lambda: gc.collect() >= 0 and link() is None)
+    assert take(client) == Packet("a", b"1")
+
+
+def link_of(client: MqttTransport) -> _Link:
+    """Return the connection that a client has."""
+    links = (one for one in gc.get_objects() if isinstance(one, _Link) and one._mailbox is client._mailbox)
+    (link,) = (link for link in links if link._ended is None)
+    return link
+
+
+def test_subscriptions_and_packets_never_share_an_identifier(stage: Stage, make: Make) -> None:
+    """However many of both there have been, and however long one of ours is open."""
+    client = make(stage.port)
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    link = link_of(client)
+    asked = {link._client._mid_generate() for _ in range(70_000)}
+    said = {link._next_mid() for _ in range(70_000)}
+    assert not asked & said
+    assert min(asked | said) > 0
+    assert max(asked | said) <= 65_535
+    client.subscribe("a")
+    assert int.from_bytes(peer.expect(8)[:2]) in asked
+    client.publish(Packet("a", b""))
+    assert int.from_bytes(peer.expect(3)[3:5]) in said
+
+
+@pytest.mark.parametrize("answers", [1, 2])
+def test_an_identifier_that_is_open_is_not_given_again(stage: Stage, make: Make, answers: int) -> None:
+    """One that is never acknowledged; what is acknowledged twice, or was never said, is nothing."""
+    client = make(stage.port)
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    client.publish(Packet("a", b"never"))
+    stays = peer.expect(3)[3:5]
+    link = link_of(client)
+    link._n_sent += 8_190  # as if so many had been sent since
+    for _ in range(4):
+        client.publish(Packet("a", b"again"))
+        body = peer.expect(3)
+        mid = body[2 + int.from_bytes(body[:2]) :][:2]
+        assert mid != stays
+        for _ in range(answers):
+            peer.send(0x40, mid)
+            peer.send(0x40, b"\0\1")
+    wait_until(lambda: client.room == ClientLimits().outbound_packets - 1)
+    assert says_nothing(client, peer)
+
+
+def test_why_the_broker_hangs_up_is_heard_by_who_is_writing(
+    stage: Stage, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or two clients of one name would not notice each other."""
+    client = make(stage.port)
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    goes_on = threading.Event()
+    written = Splice.write
+
+    def write(splice: Splice, data: bytes) -> None:
+        goes_on.wait(PATIENCE_S)  # as if the broker had hung up just now
+        written(splice, data)
+
+    monkeypatch.setattr(Splice, "write", write)
+    client.publish(Packet("a", b"1"))
+    wait_until(lambda: client.counters.sent_packets == 1)
+    peer.send(0xE0, b"\x8e\0")
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # so that writing fails
+    peer.hang_up()
+    goes_on.set()
+    assert take(client) == SessionTakenOver()
+
+
+def test_one_packet_that_was_taken_is_acknowledged_though_nobody_calls(
+    stage: Stage, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make(stage.port, keepalive_s=3600)
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    monkeypatch.setattr(client._mailbox.waker, "wake", lambda: None)
+    peer.deliver(b"a", b"1", mid=7)
+    assert take(client) == Packet("a", b"1")
+    assert peer.expect(4)[:2] == b"\0\7"
+    monkeypatch.undo()
+
+
+def test_a_goodbye_waits_for_no_company_of_acknowledgements(
+    stage: Stage, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.client.ACK_WAITS_S", PATIENCE_S)
+    client = make(stage.port)
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    peer.deliver(b"a", b"1", mid=7)
+    wait_until(lambda: client._mailbox.acks_wait)
+    assert take(client) == Packet("a", b"1")
+    assert peer.is_quiet()
+    client.close()
+    assert peer.expect(4)[:2] == b"\0\7"
+    assert peer.read().kind == 14
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["while they wait", "long after"])
+def test_acknowledgements_go_at_the_latest_by_eights(
+    stage: Stage, make: Make, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    monkeypatch.setattr("broker.client.ACK_WAITS_S", 0.0 if late else PATIENCE_S)
+    client = make(stage.port)
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    for mid in range(1, 9):
+        peer.deliver(b"a", b"", mid=mid)
+    wait_until(lambda: client.counters.received_packets == 8 and client._mailbox.acks_wait != late)
+    for _ in range(8):
+        take(client)
+    assert [peer.expect(4)[:2] for _ in range(8)] == [mid.to_bytes(2) for mid in range(1, 9)]
 
 
 def test_a_flood_of_small_packets_waits_in_the_connection_too(stage: Stage, make: Make) -> None:

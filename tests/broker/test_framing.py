@@ -1,16 +1,19 @@
+import itertools
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import framing
-from broker.framing import Answer, Delivery, Framing
+from broker.framing import Answer, Delivery, Framing, TooLong
 
-Packet = Delivery | Answer | bytes
+Packet = Delivery | Answer | TooLong | bytes
 
 
-def read(data: bytes, *, five: bool = True, piece: int = 0) -> list[Packet]:
+def read(data: bytes, *, five: bool = True, piece: int = 0, most_bytes: int = framing.LONGEST) -> list[Packet]:
     """Return the packets of a stream, fed in pieces of this size, or whole."""
-    here = Framing(five=five)
+    here = Framing(five=five, most_bytes=most_bytes)
     found: list[Packet] = []
     for at in range(0, len(data), piece or len(data) or 1):
         here.feed(data[at : at + piece] if piece else data)
@@ -121,3 +124,55 @@ def test_nothing_is_lost_of_whatever_comes_and_nothing_but_a_topic_is_judged(par
                 break
         except UnicodeDecodeError:
             break
+
+
+@given(st.integers(0, 1), st.booleans(), st.sampled_from([0, 1, 2, 7, 100, 1000]), st.integers(0, 700))
+def test_a_publish_that_is_too_long_is_passed_over_but_for_its_number(
+    mid: int, five: bool, piece: int, more: int
+) -> None:
+    small = framing.publish("a/b", b"x", 5, retain=False, five=five)
+    long = framing.publish("a/b", bytes(100 + more), mid or 5, retain=True, five=five)
+    if not mid:
+        long = b"\x30" + long[1:]
+    found = read(small + long + small, five=five, piece=piece, most_bytes=100)
+    came = Delivery("a/b", b"x", False, 5, None)
+    assert found == [came, TooLong(mid, len(long)), came]
+
+
+def test_a_packet_of_just_so_many_bytes_is_taken() -> None:
+    one = framing.publish("a/b", bytes(80), 5, retain=False, five=True)
+    assert read(one, most_bytes=len(one)) == [Delivery("a/b", bytes(80), False, 5, None)]
+    assert read(one, most_bytes=len(one) - 1) == [TooLong(5, len(one))]
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"\x20\xff\xff\xff\x7f",  # a CONNACK
+        b"\x34\xff\xff\xff\x7f",  # a PUBLISH at QoS 2
+        b"\x32\x70\0\xff",  # whose topic ends behind it
+    ],
+)
+def test_nothing_else_may_be_too_long(packet: bytes) -> None:
+    with pytest.raises(ValueError, match="that nobody sends"):
+        read(packet, most_bytes=100)
+
+
+def test_a_length_is_nothing_to_keep_and_many_small_parts_are_few_large_ones() -> None:
+    here = Framing(five=True, most_bytes=1_000_000)
+    tracemalloc.start()
+    try:
+        here.feed(b"\x32\xff\xff\xff\x7f\0\1t\0\1")
+        assert here.next() == TooLong(1, framing.LONGEST + 5)
+        for _ in range(200):
+            here.feed(bytes(100_000))
+            assert not here.has_next
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+        here = Framing(five=True, most_bytes=1_000_000)
+        here.feed(b"\x32\xff\xff\x3c")
+        for byte in itertools.repeat(b"\1", 100_000):
+            here.feed(byte)
+            assert here.next() is None
+        assert tracemalloc.get_traced_memory()[0] < 300_000
+    finally:
+        tracemalloc.stop()

@@ -66,6 +66,33 @@ def test_an_end_is_told_to_paho_behind_what_was_handed_on(pair: Pair) -> None:
 def test_a_write_that_fails_is_an_end_that_paho_is_told_of(pair: Pair) -> None:
     pair.theirs.close()
     pair.splice.write(b"x")
+    assert pair.splice.has_pending
+    assert pair.splice.read() == b""
+    assert (pair.splice.ended, pair.splice.has_pending) == (True, False)
+    assert pair.splice.recv(1) == b""
+
+
+@pytest.mark.parametrize("whose", ["ours", "paho's"])
+def test_what_came_before_a_write_failed_is_read_first(pair: Pair, whose: str) -> None:
+    """A broker says why it hangs up; whoever is writing then must hear it."""
+    pair.theirs.send(b"why")
+    pair.theirs.close()
+    if whose == "ours":
+        pair.splice.write(b"x")
+    else:
+        with pytest.raises(BlockingIOError):
+            pair.splice.send(b"x")
+    assert not pair.splice.ended
+    assert pair.splice.read() == b"why"
+    assert pair.splice.read() == b""
+    assert pair.splice.ended
+
+
+def test_where_nothing_can_be_written_and_nothing_comes_the_connection_has_ended(pair: Pair) -> None:
+    pair.ours.shutdown(socket.SHUT_WR)
+    pair.splice.write(b"x")
+    assert pair.splice.has_pending
+    assert pair.splice.read() == b""
     assert pair.splice.ended
     with pytest.raises(OSError):
         pair.splice.recv(1)
