@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 MOST = 20_000
 SHORT_BYTES = 1024
 """A longer payload is not hashed, which costs as much as to send it: it goes by its topic and length, and is compared
-with what waits under these."""
+with what waits under these. Only beside another one of both it is hashed all the same."""
 
 _Key = str | tuple[str, int] | Packet
 
@@ -37,6 +37,7 @@ class Outgoing:
         self._transport, self._point = transport, point
         self._waiting: OrderedDict[_Key, Packet] = OrderedDict()
         self._n_live = 0  # of them, those that are not retained
+        self._n_beside = 0  # of them, those that are long and go by all that they are
         self._online = False
         self._tally: Tally | None = None
 
@@ -61,6 +62,7 @@ class Outgoing:
                 self._drop(packet)
                 return
             self._n_live += 1
+            self._n_beside += _is_beside(key)
         self._waiting[key] = packet
         if packet.retain:
             self._waiting.move_to_end(key)
@@ -72,7 +74,9 @@ class Outgoing:
         if len(packet.payload) <= SHORT_BYTES:
             return packet
         key = packet.topic, len(packet.payload)
-        return key if self._waiting.get(key, packet) == packet else packet
+        if self._waiting.get(key, packet) != packet:
+            return packet
+        return packet if self._n_beside and packet in self._waiting else key
 
     def pump(self) -> None:
         """Hand to the transport what it takes now, in order."""
@@ -82,8 +86,9 @@ class Outgoing:
             packet = next(iter(self._waiting.values()))
             if not self._transport.publish(packet):
                 return
-            self._waiting.popitem(last=False)
+            key, _ = self._waiting.popitem(last=False)
             self._n_live -= not packet.retain
+            self._n_beside -= _is_beside(key)
             failpoints.reach(self._point, packet.topic)
         if not self._waiting:
             self._waiting.clear()  # an emptied one keeps the room that it had
@@ -91,7 +96,7 @@ class Outgoing:
     def clear(self) -> None:
         """Forget what waits."""
         self._waiting.clear()
-        self._n_live = 0
+        self._n_live = self._n_beside = 0
 
     def __len__(self) -> int:
         """Return how many packets wait."""
@@ -102,3 +107,7 @@ class Outgoing:
         self._tally = self._tally or Tally()
         if self._tally.count("dropped"):
             logger.warning("%d packets wait to be sent; dropped topic=%s (%d so far)", MOST, packet.topic, self.dropped)
+
+
+def _is_beside(key: _Key) -> bool:
+    return isinstance(key, Packet) and len(key.payload) > SHORT_BYTES

@@ -22,6 +22,7 @@ MOST_CHUNKS = ceilings.MOST_CHUNKS
 """Of a body, and of all bodies of one way together."""
 MOST_BODIES = 2
 """All bodies of one way together are no longer than so many of the longest: steps weigh no more than a snapshot."""
+_NOTHING = 0, None
 
 
 class FetchError(RuntimeError):
@@ -145,9 +146,11 @@ class Fetch:
     def add(self, chunk: Body) -> bool:
         """Take a chunk; return whether it was missing: one that nobody waits for is passed over.
 
-        Raises WireError for a wrong one.
+        So is one at a place that the body does not have: a filter brings whatever lies at the broker under its name, as
+        what was left of a finer cut, and nobody would ever write over that. Raises WireError for a wrong one.
         """
-        if chunk.name not in self._coming or not self._coming[chunk.name][1].add(chunk.index, chunk.data):
+        _, assembly = self._coming.get(chunk.name, _NOTHING)
+        if assembly is None or chunk.index >= assembly.n_chunks or not assembly.add(chunk.index, chunk.data):
             return False
         self.n_missing -= 1
         return True

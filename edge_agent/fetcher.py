@@ -56,6 +56,10 @@ class Fetcher(Workspace):
 
     def _lose_connection(self) -> list[Out]:
         """At the next connect, let only that come which has not come over this one. Its broker may be another."""
+        return self.do_without_filters()
+
+    def do_without_filters(self) -> list[Out]:
+        """Listen to the topics of the chunks that are missing, and to nothing else: no filter is to be relied on."""
         self.takes_bodies = False
         fetch = self._fetch
         if fetch is None or fetch.done or fetch.forgets:

@@ -327,8 +327,11 @@ class Jobs:
     def be_denied(self, levels: list[str], reason: str) -> None:
         """Note that the broker does not take something: for the operator, with the job that it belongs to.
 
-        levels: of its topic, behind the fleet.
+        levels: of its topic, behind the fleet. Where that is a filter of a body, its pieces are asked for one by one.
         """
+        if levels[:1] == ["body"] and levels[-1] == "+":
+            self.inside(levels[1], lambda work, _: work.do_without_filters())
+            return
         self.changed = True
         for job in self.works:
             if job in levels:

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from broker.mailbox import COMPANY_S, Change, ClientLimits, Mailbox, Receipt, Waker
+from broker.mailbox import ACKS_AT_ONCE, COMPANY_S, Change, ClientLimits, Mailbox, Receipt, Waker
 from broker.transport import Denied, Offline, Online, Packet
 
 
@@ -229,3 +229,41 @@ def test_a_waker_woken_often_is_readable_once() -> None:
     waker.close()
     waker.wake()
     waker.clear()
+
+
+def is_woken(box: Mailbox) -> bool:
+    """Return whether the network thread is woken, and let it go on."""
+    woken = bool(select.select([box.waker], [], [], 0.0)[0])
+    box.waker.clear()
+    return woken
+
+
+def take_acknowledged(box: Mailbox, n: int, link: object) -> list[bool]:
+    """Take so many packets that came over a link; return for each whether that woke the network thread."""
+    for mid in range(1, n + 1):
+        assert box.arrive(Packet("t", b""), Receipt(link, mid))
+    box.waker.clear()
+    woken = []
+    for _ in range(n):
+        assert box.take(0.0) == Packet("t", b"")
+        woken.append(is_woken(box))
+    return woken
+
+
+def test_an_acknowledgement_that_nobody_looks_for_wakes_and_of_those_that_wait_the_eighth_does() -> None:
+    box, link = make_online(), object()
+    assert take_acknowledged(box, 3, link) == [True] * 3
+    box.acks.clear()
+    box.acks_wait = True
+    assert take_acknowledged(box, ACKS_AT_ONCE + 1, link) == [False] * (ACKS_AT_ONCE - 1) + [True] * 2
+    assert [receipt.mid for receipt in box.acks] == list(range(1, ACKS_AT_ONCE + 2))
+    close(box)
+
+
+def test_of_an_old_connection_no_acknowledgement_is_left_nor_waited_for() -> None:
+    box, old = make_online(), object()
+    box.acks_wait = True
+    assert take_acknowledged(box, 1, old) == [False]
+    box.go_offline()
+    assert (list(box.acks), box.acks_wait) == ([], False)
+    close(box)

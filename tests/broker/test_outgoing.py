@@ -83,6 +83,19 @@ def test_of_long_packets_too_one_that_is_equal_to_one_that_waits_adds_nothing() 
     assert bench.sent() == [first, second]
 
 
+def test_a_long_packet_that_waits_is_not_queued_twice_though_the_one_before_it_has_left() -> None:
+    bench = Bench()
+    first, second = (Packet("n", bytes((index,)) * (SHORT_BYTES + 1)) for index in range(2))
+    for packet in (first, second):
+        bench.outgoing.put(packet)
+    assert bench.sent(1) == [first]
+    bench.outgoing.put(second)
+    assert bench.sent() == [second]
+    for packet in (second, first, second, first):
+        bench.outgoing.put(packet)
+    assert bench.sent() == [second, first]
+
+
 def test_what_waits_when_the_connection_ends_is_forgotten() -> None:
     bench = Bench()
     bench.outgoing.put(live(0))

@@ -140,6 +140,22 @@ def test_a_curious_device_hears_the_aggregator_and_itself_and_no_other_device(
     assert set(curious.hear_until(last)) == {topic(word, "curious") for word in FOR_ONE_DEVICE}
 
 
+@pytest.mark.parametrize("protocol", [MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311])
+def test_a_device_has_all_pieces_of_a_body_by_one_filter(connect: Connect, protocol: MQTTProtocolVersion) -> None:
+    wire, aggregator, device = Wire("home"), connect("aggregator"), connect("pi-1", protocol=protocol)
+    pieces = [wire.filter_for("body", job="digits-1", name="1-7-0", index=str(index)) for index in range(12)]
+    others = [
+        wire.filter_for("body", job=job, name=name, index="0") for job, name in (("digits-1", "1-7-6"), ("j", "1-7-0"))
+    ]
+    for each in pieces + others:
+        assert aggregator.publish(each, b"lies here", retain=True)
+    device.subscribe(wire.filter_for("body", job="digits-1", name="1-7-0"))
+    assert aggregator.publish(pieces[0], last := mark())
+    assert set(device.hear_until(last)) == set(pieces)
+    for each in pieces + others:
+        assert aggregator.publish(each, b"", retain=True)
+
+
 @pytest.mark.parametrize("user", ["aggregator", "operator"])
 def test_aggregator_and_operator_hear_everything(connect: Connect, user: str) -> None:
     listener = connect(user)

@@ -444,8 +444,6 @@ def test_a_wrong_chunk_is_refused() -> None:
     for first in (pieces(now, 1, 2)[0], pieces(now, 2, 3)[0]):
         with pytest.raises(WireError):
             fetch.add(Body("j", first.name, 0, first.data[:-1]))
-        with pytest.raises(WireError):
-            fetch.add(Body("j", first.name, 4000, first.data))
 
 
 def test_a_chunk_that_nobody_waits_for_is_passed_over() -> None:
@@ -456,6 +454,20 @@ def test_a_chunk_that_nobody_waits_for_is_passed_over() -> None:
         fetch.add(Body("j", other, 0, b"x"))
     fetch.add(pieces(now, 2, 3)[0])
     assert fetch.filters(WIRE) == missing
+
+
+def test_what_a_finer_cut_has_left_at_the_broker_disturbs_no_fetch() -> None:
+    """A filter brings it along at every fetch, and nobody ever writes over it."""
+    now = server(3)
+    fetch = begin(head(now), Version(1, 1))
+    came = [*pieces(now, 1, 2), *pieces(now, 2, 3)]
+    for name in {piece.name for piece in came}:
+        n = sum(piece.name == name for piece in came)
+        assert not fetch.add(Body("j", name, Number(n), b"left"))
+        assert not fetch.add(Body("j", name, Number(4095), b"left"))
+    assert [fetch.add(piece) for piece in came] == [True] * len(came)
+    assert fetch.done
+    install(fetch, now.held[1])
 
 
 def test_a_chunk_that_has_come_is_not_asked_for_again() -> None:

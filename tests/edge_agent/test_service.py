@@ -40,7 +40,7 @@ from broker.messages import (
     body_name,
     echo,
 )
-from broker.transport import Packet
+from broker.transport import Denied, Packet
 from broker.wire import Wire
 from edge_agent.config import AgentConfig, DeviceLimits, ModelSettings, VitalsSettings
 from edge_agent.disk import NoDisk
@@ -518,6 +518,19 @@ def test_a_chunk_that_has_come_does_not_come_again_at_the_next_connect(bench: Be
         assert listened(bench) == [f"1-1-0/{piece.index}" for piece in pieces if piece.index not in {1, 3}]
     bench.say(*pieces)
     assert bench.offered().base == V1
+    assert listened(bench) == []
+
+
+def test_where_the_broker_grants_no_filter_of_a_body_its_pieces_are_asked_for_one_by_one(bench: Bench) -> None:
+    pieces = fetching(bench, wildcards=True)
+    for _ in range(2):  # of two bodies both may be refused
+        bench.agent._receive(Denied("fedge/1/f/body/toy-1/1-1-0/+", "the broker refused to subscribe: Not authorized"))
+        assert listened(bench) == [f"1-1-0/{piece.index}" for piece in pieces]
+    assert bench.agent.jobs.trouble == {}
+    bench.say(*pieces)
+    assert bench.offered().base == V1
+    bench.agent._receive(Denied("fedge/1/f/body/toy-1/1-1-0/+", "which is late"))
+    bench.agent._receive(Denied("fedge/1/f/body/another/1-1-0/+", "of which nobody knows"))
     assert listened(bench) == []
 
 
