@@ -19,7 +19,7 @@
    and counted, and so is, as it comes in, a packet that is longer than we take.
 5. What is decided elsewhere: when to connect again, broker/reconnection.py; in which version, broker/version.py; how
    large a packet may be, broker/packet_limit.py; whether a connection lives, broker/keepalive.py; how it is left,
-   broker/goodbye.py; what a broker may say when, broker/turns.py.
+   broker/goodbye.py; what a broker may say when, broker/turns.py; what acknowledgements wait for, broker/ackwait.py.
 6. `SessionTakenOver`, and `Denied` for what the broker forbids to publish, need MQTT 5. 3.1.1 cannot say why a
    connection was closed, nor does mosquitto 2.0.11 where a name was taken over: two clients of one id then take it
    from each other for ever, though ever more slowly, because a connection that did not last counts as a failure. And
@@ -37,13 +37,14 @@ import time
 from typing import Any
 
 from broker import framing, reasons
+from broker.ackwait import AckWait
 from broker.aliases import ALIAS_BYTES, Aliases
 from broker.connection import BrokerSettings
 from broker.credentials import Context, read_password, tls_context, validity
 from broker.framing import Answer, Delivery, Framing, TooLong
 from broker.goodbye import Departure, Goodbye
 from broker.keepalive import Keepalive
-from broker.mailbox import ACK_WAITS_S, ClientLimits, Mailbox, Receipt
+from broker.mailbox import ClientLimits, Mailbox, Receipt
 from broker.packet_limit import PacketLimit
 from broker.properties import share_tables
 from broker.reconnection import Ended, Reconnection
@@ -220,8 +221,7 @@ class _Link:
         self._has_passed_over = False
         self._aliases = Aliases(0)
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBEs without SUBACK
-        self._acks_by: float | None = None
-        """Until when acknowledgements are not called for; None: they are."""
+        self._ack_wait = AckWait()
         self._alive = Keepalive(broker.keepalive_s, broker.connect_timeout_s, time.monotonic())
         self._tls: Context | None = None
         self._client = self._make_client()
@@ -307,8 +307,8 @@ class _Link:
             self._client.loop_write()
             splice.flush()
         self._mailbox.waker.clear()
-        if self._acks_by is not None and time.monotonic() >= self._acks_by:
-            self._mailbox.acks_wait, self._acks_by = False, None  # first: one that comes now wakes us
+        if self._ack_wait.by is not None and self._ack_wait.end(time.monotonic(), len(self._mailbox.acks)):
+            self._mailbox.acks_wait = False  # first: one that comes now wakes us
         if self._ended is None and self._welcome:
             self._pump(splice)
         if self._ended is None and splice.ended and not self._framing.has_next:
@@ -355,8 +355,8 @@ class _Link:
             until = min(until, leave_by)
         if (changes_at := self._mailbox.changes_at) is not None:
             until = min(until, changes_at)
-        if self._acks_by is not None:
-            until = min(until, self._acks_by)
+        if self._ack_wait.by is not None:
+            until = min(until, self._ack_wait.by)
         return max(0.0, until - now) + 0.001
 
     def _watch(self, now: float) -> None:
@@ -398,6 +398,7 @@ class _Link:
                 self._end(reasons.not_mqtt(*self._where))
                 return
             splice.write(b"".join(acks))
+            self._ack_wait.said(len(acks))
         self._ask()
         while box.outbound and len(self._open) < self._window and not self._is_half_written:
             splice.write(self._published(box.outbound.popleft()))
@@ -485,8 +486,9 @@ class _Link:
         receipt = Receipt(self._receipts, came.mid)
         if not self._mailbox.arrive(packet, receipt if came.mid else None) and came.mid:
             self._mailbox.acks.append(receipt)
-        elif came.mid and self._acks_by is None:
-            self._mailbox.acks_wait, self._acks_by = True, time.monotonic() + ACK_WAITS_S
+        elif came.mid:
+            self._ack_wait.came(time.monotonic())
+            self._mailbox.acks_at_once, self._mailbox.acks_wait = self._ack_wait.at_once, True
 
     def _answered(self, answer: Answer) -> None:
         packet = self._open.pop(answer.mid, None)

@@ -46,6 +46,7 @@ def tls_context(broker: BrokerSettings) -> Context | None:
     name = broker.ca_file
     try:
         context = Context(ssl.PROTOCOL_TLS_CLIENT)  # which verifies the broker and its name
+        context.options |= ssl.OP_NO_RENEGOTIATION  # or a broker that begins one and is silent then has us try for ever
         context.load_verify_locations(broker.ca_file)
         context.sslsocket_class = _TidySocket
         if broker.certificate_file is not None:

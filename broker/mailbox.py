@@ -79,6 +79,8 @@ class Mailbox:
         self.acks: deque[Receipt] = deque()
         self.acks_wait = False
         """Whether the network thread looks for them by itself, within ACK_WAITS_S."""
+        self.acks_at_once = ACKS_AT_ONCE
+        """With so many it is woken all the same."""
         self.changes: deque[Change] = deque()
         self._alone_until: float | None = None
         """Until when filters to unsubscribe from wait for company; None where none waits."""
@@ -153,7 +155,7 @@ class Mailbox:
             self.give_back(event)
             if receipt is not None:
                 self.acks.append(receipt)
-                if not self.acks_wait or len(self.acks) >= ACKS_AT_ONCE:
+                if not self.acks_wait or len(self.acks) >= self.acks_at_once:
                     self.waker.wake()
         return event
 
@@ -291,7 +293,7 @@ class Mailbox:
             self._online = self._told_online = self._linked = False
             self.outbound.clear()
             self.acks.clear()
-            self.acks_wait = False
+            self.acks_wait, self.acks_at_once = False, ACKS_AT_ONCE
             self.n_held = self._held_bytes = 0
 
     def complain(self, reason: str) -> None:

@@ -65,7 +65,6 @@ class Reconnection:
         while not self._goodbye.closing:
             started_at = time.monotonic()
             ended = self._attempt()
-            self._mailbox.go_offline()
             logger.info("mqtt=offline client=%s reason=%r", self._name, ended.reason)
             if ended.taken_over:
                 self._mailbox.tell(SessionTakenOver())
@@ -80,10 +79,16 @@ class Reconnection:
         self._mailbox.waker.close()
 
     def _attempt(self) -> Ended:
-        ended = self._connect(self._version.next)
+        ended = self._carry()
         while self._version.note(ended.answer) and not self._goodbye.closing:
             logger.info("mqtt=again client=%s as=%r reason=%r", self._name, self._version.next.value, ended.reason)
-            ended = self._connect(self._version.next)
+            ended = self._carry()
+        return ended
+
+    def _carry(self) -> Ended:
+        """Make one connection, keep it to its end, and forget what was meant for it or came from it unheard."""
+        ended = self._connect(self._version.next)
+        self._mailbox.go_offline()
         return ended
 
     def _rest(self, wait_s: float) -> None:

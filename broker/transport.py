@@ -10,7 +10,8 @@ A transport speaks whole packets and knows nothing of their meaning. Its law:
 4. After `Online`, everything the owner wants retained or answered is sent again by the owner (reconcile).
 5. It reconnects for ever, with backoff and jitter, except after `SessionTakenOver`: then another session has its name.
 6. Received packets wait in a bounded queue; on a real broker a packet is acknowledged when the owner takes
-   it, so that a slow owner slows the broker down and memory stays bounded.
+   it, or a moment later, so that a slow owner slows the broker down and memory stays bounded. One that is longer than
+   a client takes is acknowledged and dropped: nobody can stop the rest with it.
 7. `Online` is the first event of every connection: what the broker sends earlier is held back until then.
 8. A packet that the broker would never take (too large, or forbidden) counts as taken and is answered by
    `Denied`, so that False always means "again later". A broker may hang up on what is too large instead of saying so: a
@@ -79,7 +80,7 @@ class Counters(Struct):
     received_packets: int = 0
     received_bytes: int = 0
     dropped_packets: int = 0
-    """Received while the inbound queue was full, or not taken for sending."""
+    """Received while the inbound queue was full, longer than is taken, or not taken for sending."""
     wire_sent_bytes: int = 0
     """All that MQTT has sent, over all connections: every packet, with its headers; not those of TLS or TCP."""
     wire_received_bytes: int = 0

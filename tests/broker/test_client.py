@@ -645,6 +645,23 @@ def test_a_broker_that_answers_after_six_seconds_is_waited_for(
     assert isinstance(take(client), Online)
 
 
+def test_what_comes_to_who_asks_for_the_version_only_is_not_told_on_the_next_connection(
+    stage: Stage, clock: Clock, make: Make
+) -> None:
+    client = make(stage.port, protocol="auto", connect_timeout_s=30)
+    for _ in range(2):
+        stage.accept().expect(1)
+        clock.put_forward(30.0, client)
+    bare = stage.accept()
+    bare.expect(1)
+    bare.sock.sendall(CONNACK_5 + b"\x30\x05\0\1a\0x")
+    stage.accept().welcome()
+    wait_for_online(client)
+    client.wake()
+    assert client.take(PATIENCE_S) is None
+    assert client.counters.received_packets == 1
+
+
 def test_a_silent_broker_is_asked_for_nothing_but_the_version_and_then_properly(
     stage: Stage, clock: Clock, make: Make
 ) -> None:
@@ -764,6 +781,21 @@ def test_no_garbage_kills_the_client(stage: Stage, make: Make) -> None:
     last.deliver(b"a", b"alive")
     while take(client) != Packet("a", b"alive"):
         pass
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+def test_a_welcome_that_is_cut_in_two_brings_what_comes_with_it(stage: Stage, make: Make, at: int) -> None:
+    client = make(stage.port)
+    peer = stage.accept()
+    peer.expect(1)
+    said = CONNACK_5 + b"\x30\x05\0\1a\0x" + b"\xe0\1\x8b" + b"\x30\x05\0\1a\0y"
+    peer.sock.sendall(said[:at])
+    time.sleep(0.001)  # most often our end has read that; it must not matter
+    peer.sock.sendall(said[at:])
+    assert [take(client) for _ in range(3)] == [
+        *(Online(None), Packet("a", b"x")),
+        Offline("the broker is shutting down"),  # and nothing that comes behind it
+    ]
 
 
 UNASKED = {
@@ -928,10 +960,31 @@ def test_one_packet_that_was_taken_is_acknowledged_though_nobody_calls(
     monkeypatch.undo()
 
 
+def test_a_broker_that_lets_one_packet_be_open_is_kept_waiting_once(
+    stage: Stage, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make(stage.port)
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    wait, mids = link_of(client)._ack_wait, itertools.count(1)
+
+    def acknowledged() -> bool:
+        peer.deliver(b"a", b"", mid=(mid := next(mids)))
+        take(client)
+        return peer.expect(4)[:2] == mid.to_bytes(2)
+
+    while wait._ended_at is None:
+        assert acknowledged()
+    monkeypatch.setattr("broker.ackwait.ACK_WAITS_S", PATIENCE_S)  # so long would the next one wait
+    assert acknowledged()
+    assert acknowledged()
+
+
 def test_a_goodbye_waits_for_no_company_of_acknowledgements(
     stage: Stage, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.client.ACK_WAITS_S", PATIENCE_S)
+    monkeypatch.setattr("broker.ackwait.ACK_WAITS_S", PATIENCE_S)
     client = make(stage.port)
     peer = stage.accept()
     peer.welcome()
@@ -949,7 +1002,7 @@ def test_a_goodbye_waits_for_no_company_of_acknowledgements(
 def test_acknowledgements_go_at_the_latest_by_eights(
     stage: Stage, make: Make, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
-    monkeypatch.setattr("broker.client.ACK_WAITS_S", 0.0 if late else PATIENCE_S)
+    monkeypatch.setattr("broker.ackwait.ACK_WAITS_S", 0.0 if late else PATIENCE_S)
     client = make(stage.port)
     peer = stage.accept()
     peer.welcome()

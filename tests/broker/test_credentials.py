@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from broker.client import MqttTransport
 from broker.connection import BrokerSettings
+from broker.credentials import tls_context
 from broker.embedded import EmbeddedBroker, start_broker
 from broker.transport import Offline, Online, Packet, TransportEvent
 
@@ -99,3 +101,11 @@ def test_no_tls_to_a_port_that_wants_it_suggests_tls(settings: BrokerSettings) -
     event = first_event(BrokerSettings(port=settings.port))
     assert isinstance(event, Offline)
     assert "TLS" in event.reason
+
+
+def test_no_broker_begins_tls_anew(tmp_path: Path) -> None:
+    """One of TLS 1.2 that did and was silent then had a client that wrote try again at once, for ever: never given up."""
+    make_certificate(tmp_path, "broker")
+    context = tls_context(BrokerSettings(ca_file=f"{tmp_path}/broker.pem"))
+    assert context is not None
+    assert context.options & ssl.OP_NO_RENEGOTIATION
