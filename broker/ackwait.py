@@ -1,10 +1,10 @@
 """How long an acknowledgement may wait for others on one connection, and for how many. Pure: the time is an argument.
 
 An acknowledgement of its own wakes a thread and is a segment of TCP; eight that go together cost little more than one.
-But a broker that lets only a few packets be open (mosquitto's max_inflight_messages on MQTT 3.1.1; on MQTT 5 the smaller
-of its number and ours) sends nothing while these are, and says nowhere how many it lets. So it is watched: where a packet
-comes right after acknowledgements that had waited to the end, it may have waited for them, and from then on no more wait
-than were ever open at once.
+But a broker that lets only a few packets be open (mosquitto's max_inflight_messages on MQTT 3.1.1; on MQTT 5 the
+smaller of its number and ours) sends nothing while these are, and says nowhere how many it lets. So it is watched:
+where a packet comes right after acknowledgements that had waited to the end, it may have waited for them, and from then
+on no more wait than were ever open at once.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def test_no_tls_to_a_port_that_wants_it_suggests_tls(settings: BrokerSettings) -
 
 
 def test_no_broker_begins_tls_anew(tmp_path: Path) -> None:
-    """One of TLS 1.2 that did and was silent then had a client that wrote try again at once, for ever: never given up."""
+    """One of TLS 1.2 that did and was silent then had a client that wrote try again at once, for ever."""
     make_certificate(tmp_path, "broker")
     context = tls_context(BrokerSettings(ca_file=f"{tmp_path}/broker.pem"))
     assert context is not None
