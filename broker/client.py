@@ -395,7 +395,7 @@ class _Link:
         if acks:
             self._n_unsaid = len(acks) + (self._n_unsaid if splice.is_writing else 0)
             if self._n_unsaid > _MIDS:  # more than can be open: whoever sends on and reads nothing fills memory
-                self._end(reasons.not_mqtt(*self._where))
+                self._end(reasons.deaf(*self._where))
                 return
             splice.write(b"".join(acks))
             self._ack_wait.said(len(acks))

@@ -65,6 +65,11 @@ def not_mqtt(host: str, port: int) -> str:
     return f"what {host}:{port} sends is not MQTT: is it another service, or does it want TLS?"
 
 
+def deaf(host: str, port: int) -> str:
+    """Return the words for this: the other side sends on, and takes no acknowledgement of it."""
+    return f"{host}:{port} sends more packets than may be open and takes no answer to them: is that an MQTT broker?"
+
+
 def unreachable(error: OSError, host: str, port: int) -> str:
     """Return why no connection could be made."""
     match error:
