@@ -18,9 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from broker.framing import LONGEST
 from broker.transport import Denied, Packet, wire_bytes
 
 _TOO_LARGE = 149
+_FIXED_BYTES = 5  # of the header of the longest packet
 _UNEXPLAINED = (None, 128, 129, 130, 131, 151)
 """DISCONNECT reasons that a packet may be behind: none, unspecified, malformed packet, protocol error, implementation
 specific, quota exceeded. The others tell of something else."""
@@ -69,7 +71,11 @@ class PacketLimit:
     def denial(self, packet: Packet) -> Denied | None:
         """Return the answer to a packet that is too large, None if it is not."""
         limit, whose = self._limit
-        if limit is None or (size := wire_bytes(packet)) <= limit:
+        if limit is None:
+            if len(packet.payload) < LONGEST // 2:  # next to all
+                return None
+            limit, whose = LONGEST + _FIXED_BYTES, "that MQTT has words for"
+        if (size := wire_bytes(packet)) <= limit:
             return None
         return Denied(packet.topic, f"{size} bytes are more than the {limit} {whose}")
 

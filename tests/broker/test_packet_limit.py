@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.framing import LONGEST
 from broker.packet_limit import LEAST_BYTES, RUNNING, SUSPECT_BYTES, PacketLimit
 from broker.transport import Denied, Packet, wire_bytes
 
@@ -195,3 +196,22 @@ def test_a_silent_broker_ends_few_connections_on_what_it_never_takes(takes: int,
     assert not hung_up[-1]
     limit.connected(None)
     assert limit.most_bytes is None or limit.most_bytes >= takes // 2
+
+
+class Long(bytes):
+    """A payload that says to be so long."""
+
+    said = 0
+
+    def __len__(self) -> int:
+        return self.said
+
+
+@pytest.mark.parametrize(("n_bytes", "is_denied"), [(LONGEST - 8, False), (LONGEST - 7, True), (2**30, True)])
+def test_without_a_limit_what_mqtt_has_no_length_for_is_denied(n_bytes: int, is_denied: bool) -> None:
+    """Or it would end the connection as it is written, and the next one."""
+    payload = Long()
+    payload.said = n_bytes
+    denied = PacketLimit().denial(Packet("abc", payload))
+    assert (denied is not None) == is_denied
+    assert denied is None or "that MQTT has words for" in denied.reason
