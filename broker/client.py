@@ -292,7 +292,7 @@ class _Link:
         if splice is None or self._client.socket() is None:
             self._end("the connection was lost")
             return
-        reading = self._mailbox.wants_more()
+        reading = self._mailbox.wants_more() or splice.is_failing
         poller.register(splice, (select.POLLIN if reading else 0) | (select.POLLOUT if self._is_half_written else 0))
         pending = reading and (self._framing.has_next or splice.has_pending)
         ready = dict(poller.poll(0 if pending else self._patience_s() * 1000))

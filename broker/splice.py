@@ -67,9 +67,12 @@ class Splice:
     @property
     def has_pending(self) -> bool:
         """Whether there is something to read that no `poll` shows: in TLS, or what came before writing has failed."""
-        if self._refuses is not None and not self.ended:
-            return True
-        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+        return self.is_failing or (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether nothing can be written any more, and what came before that is not all read."""
+        return self._refuses is not None and not self.ended
 
     @property
     def is_writing(self) -> bool:

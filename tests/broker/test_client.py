@@ -10,6 +10,7 @@ import random
 import select
 import signal
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -944,6 +945,28 @@ def test_why_the_broker_hangs_up_is_heard_by_who_is_writing(
     peer.hang_up()
     goes_on.set()
     assert take(client) == SessionTakenOver()
+
+
+def test_a_write_that_fails_ends_a_connection_that_is_held_up(
+    stage: Stage, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make(stage.port, limits=ClientLimits(unread_bytes=10))
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    peer.deliver(b"a", bytes(50))
+    wait_until(lambda: client.counters.received_packets == 1)
+    link = link_of(client)
+
+    def fail(*_: object) -> int:
+        raise ssl.SSLError(1, "bad write retry")  # nothing that the socket knows of
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Splice, "_sent", fail)
+        assert client.publish(Packet("a", b"1"))
+        wait_until(lambda: link._ended is not None)
+    assert take(client) == Packet("a", bytes(50))
+    assert isinstance(take(client), Offline)
 
 
 def test_one_packet_that_was_taken_is_acknowledged_though_nobody_calls(
