@@ -116,6 +116,6 @@ def _start(fleet: str) -> str:
 
 
 def _natural(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= _NUMBERS[name]):
+    if not (text.isascii() and text.isdigit() and len(text) <= _NUMBERS[name]) or (text[0] == "0" and text != "0"):
         raise WireError(f"{name} {text[:40]!r} is no number")
     return int(text)

@@ -26,6 +26,7 @@ def test_the_fields_of_a_topic_are_read_as_they_were_written() -> None:
         "offer",
         {"job": "j-1", "device": "d1", "n_examples": 120},
     )
+    assert topics.split("fedge/1/f/body/j-1/1-2-1/0", "f")[1]["index"] == 0
     word, fields = topics.split(topics.topic_of(chunk, "chunk", "f"), "f")
     assert (word, fields) == ("chunk", {"job": "j-1", "device": "d1", "digest": D, "index": 7})
 
@@ -47,6 +48,9 @@ def test_every_command_has_the_same_word() -> None:
         "fedge/1/f/want/j-1/d1/d2",
         "fedge/1/f/offer/j-1/d1/0_5",
         f"fedge/1/f/chunk/j-1/d1/{D}/1000000000",
+        "fedge/1/f/body/j-1/1-2-1/00",  # beside 0, where nobody would write over it
+        "fedge/1/f/body/j-1/1-2-1/07",
+        "fedge/1/f/body/j-1/1-2-1/",
     ],
 )
 def test_a_topic_that_is_not_in_the_table_is_refused(topic: str) -> None:
