@@ -1,9 +1,9 @@
 """The one table of topics: for each message its topic, whether it is retained, and which of its bytes are not JSON.
 
-Nobody else writes a "/". Everything lies under fedge/1/<fleet>/ and is sent at QoS 1; a topic has at most seven slashes
-(the least that a known broker allows), and nothing needs a retained message on a wildcard but `job/+`, `head/+`, `round/+`,
-`device/+` and, for people, `vitals/+`; a job that comes so shows a device that it may use other wildcards. Who speaks to a
-fleet does so by its `Wire` (wire.py), which alone stands on this.
+Nobody else writes a "/". Everything lies under fedge/1/<fleet>/ and is sent at QoS 1; a topic has at most seven
+slashes (the least that a known broker allows), and nothing needs a retained message on a wildcard but `job/+`,
+`head/+`, `round/+`, `device/+` and, for people, `vitals/+`; a job that comes so shows a device that it may use other
+wildcards. Who speaks to a fleet does so by its `Wire` (wire.py), which alone stands on this.
 """
 
 from __future__ import annotations
