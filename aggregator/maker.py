@@ -136,9 +136,12 @@ class Maker(Standing):
         """
         version, sha256 = self.version.following(), following.sha256
         rows = rows_of(version, following, self.chunk_bytes)
+        stop = self.spec.rounds.stop
         known = self._history[-1] if left is None else dict(left[0])
+        lean_left = self.coordinator.history[-1] if left is None else evaluation.lean(known, stop)
         states = restoring.keeping(
-            *([*self._history[:-1], known, metrics], self.spec.rounds, self._store.states.sizes(self.job)),
+            *(len(self._history) - 1, self._ranking.best_after(lean_left, metrics), self.spec.rounds),
+            self._store.states.sizes(self.job),
             lambda: structs.replace(self.state(), metrics=dict(known)),
         )
         kept = self._learner.kept(following)
@@ -147,9 +150,8 @@ class Maker(Standing):
         self._sha256, self.aliases = sha256, ()
         self._shelf.add(rows, version, now)
         self._newest = rows
-        stop = self.spec.rounds.stop
         lean = evaluation.lean(metrics, stop)
-        self._history[-1:] = [evaluation.lean(known, stop), metrics]
+        self._history[-1:] = [lean_left, metrics]
         self._inbox.forget_job(self.job)
         text = " ".join(f"{name}={value:.4g}" for name, value in lean.items())
         log.info("version job=%s version=%s %s", self.job, version, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from aggregator.convergence import RESTORED, STARTED, best_of
+from aggregator.convergence import RESTORED, STARTED
 from aggregator.kept import Keep, KeptState, outdated
 from aggregator.learner import Learner, LearnerError
 from aggregator.record import Next
@@ -19,15 +19,18 @@ class RestoreError(RuntimeError):
 
 
 def keeping(
-    history: History, rounds: RoundsSpec, sizes: Mapping[int, int], state: Callable[[], KeptState] | None
+    left: int,
+    best: int | None,
+    rounds: RoundsSpec,
+    sizes: Mapping[int, int],
+    state: Callable[[], KeptState] | None,
 ) -> Keep:
     """Return what becomes of the kept states of a job in the transaction that makes a version.
 
-    history: with the version that is made. sizes: of the states that are kept, by number. state: gives that of the
-    version that is left.
+    left: the number of the version that is left. best: that of the best one, with the version that is made. sizes: of
+    the states that are kept, by number. state: gives that of the version that is left.
     """
-    left, best, every = len(history) - 2, best_of(history, rounds), rounds.keep_every
-    sizes, added = dict(sizes), None
+    every, sizes, added = rounds.keep_every, dict(sizes), None
     if left > 0 and state is not None and left not in sizes and (left == best or (every and not left % every)):
         added = state()
         sizes[left] = len(added.body)
