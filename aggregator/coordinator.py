@@ -59,6 +59,7 @@ device changes in them at a time. Opening a round, ending it and a new connectio
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from enum import Flag, auto
 from typing import Literal
 
@@ -158,7 +159,7 @@ class Coordinator:
         self.rounds = Rounds(setup, self.members, self.ledger, self.attendance)
         self.wait = waits.Wait(self)
         self._state = ENDED if setup.ended else WAITING
-        self.history = list(setup.history)
+        self.history: list[Mapping[str, float]] = list(setup.history)
         """The metrics of every version so far, version 0 first."""
         self._judging: set[str] = set()
         """Devices whose verdicts are being made durable."""

@@ -138,7 +138,7 @@ class Maker(Standing):
         rows = rows_of(version, following, self.chunk_bytes)
         stop = self.spec.rounds.stop
         known = self._history[-1] if left is None else dict(left[0])
-        lean_left = self.coordinator.history[-1] if left is None else evaluation.lean(known, stop)
+        lean_left = self._lean if left is None else evaluation.lean(known, stop)
         states = restoring.keeping(
             *(len(self._history) - 1, self._ranking.best_after(lean_left, metrics), self.spec.rounds),
             self._store.states.sizes(self.job),
@@ -150,8 +150,8 @@ class Maker(Standing):
         self._sha256, self.aliases = sha256, ()
         self._shelf.add(rows, version, now)
         self._newest = rows
-        lean = evaluation.lean(metrics, stop)
         self._history[-1:] = [lean_left, metrics]
+        self._lean = lean = evaluation.lean(metrics, stop)
         self._inbox.forget_job(self.job)
         text = " ".join(f"{name}={value:.4g}" for name, value in lean.items())
         log.info("version job=%s version=%s %s", self.job, version, text)

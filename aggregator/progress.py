@@ -1,5 +1,5 @@
-"""Whether a job ends with its last version, kept as versions come: what `convergence.reason_to_end` says, without reading
-them all.
+"""Whether a job ends with its last version, kept as versions come: what `convergence.reason_to_end` says, without
+reading them all.
 
 What is kept is of the versions before the last one, which is looked at anew (ranking.py says why):
 
@@ -61,15 +61,15 @@ class Progress:
             place = self._frontier.best_with(self._n, last, is_in=self._is_trained(last))
             if place is not None and place[0] >= sign_of(stop.metric) * stop.target:
                 return target_reached(stop, self._history[-place[1]], self._classes)
-        if stop.patience is not None and (since := self._last_improvement(last)) is not None:
-            if self._improvements.scored_since + is_scored(last) >= stop.patience:
-                return patience_over(stop, self._history[since], self._classes)
+        since = self._last_improvement(last)
+        if since is not None and self._improvements.scored_since + is_scored(last) >= (stop.patience or 0):
+            return patience_over(stop, self._history[since], self._classes)
         if self._n - self._n_given - is_given(last) >= self._rounds.max_rounds:
             return rounds_done(self._rounds, last, self._classes)
         return None
 
     def _last_improvement(self, last: Metrics) -> int | None:
-        """Return what patience counts from, where that is before the last version."""
+        """Return what patience counts from, where that is before the last version; None also without patience."""
         value = self._value(last, self._frontier.most_with(last))
         return None if is_given(last) or self._improvements.is_one(value) else self._improvements.last
 

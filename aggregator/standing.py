@@ -137,6 +137,8 @@ class Standing:
             raise DamageError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
         *before, current = store.history(self.job)
         self._history = [*(evaluation.lean(metrics, self.spec.rounds.stop) for metrics in before), current]
+        self._lean = evaluation.lean(current, self.spec.rounds.stop)
+        """What the rules go by of the current version; once it is left, all that is held of it."""
         self._ranking = Ranking(self._history, self.spec.rounds)
         self._shelf = Shelf(
             *(store.bodies(self.job), version, now),
@@ -164,7 +166,7 @@ class Standing:
             last=attempt,
             left=self._left(version),
             renames=store.renames(self.job),
-            history=[*self._history[:-1], evaluation.lean(current, self.spec.rounds.stop)],
+            history=[*self._history[:-1], self._lean],
             classes=self.spec.contract.classes,
             ended=row.ended,  # type: ignore[arg-type]  # the store writes only these words
             stated_rows=self._stated_rows,
