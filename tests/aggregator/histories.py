@@ -38,7 +38,7 @@ def version(rng: random.Random, number: int, *, grows: bool) -> Metrics:
         found[RESTORED] = float(rng.choice([0, number - 1, rng.randrange(number)]))
     elif rare < 0.1:
         found[AGREEING] = 3.0
-    elif rare < 0.12:
+    if rng.random() < (0.3 if AGREEING in found else 0.02):
         found[STARTED] = 1.0
     if rng.random() < 0.1:
         found["always"] = 1.0
