@@ -139,13 +139,13 @@ class Maker(Standing):
         stop = self.spec.rounds.stop
         known = self._history[-1] if left is None else dict(left[0])
         lean_left = self._lean if left is None else evaluation.lean(known, stop)
-        states = restoring.keeping(
-            *(len(self._history) - 1, self._ranking.best_after(lean_left, metrics), self.spec.rounds),
-            self._store.states.sizes(self.job),
+        states = self._keeping.next(
+            *(version.number - 1, self._ranking.best_after(lean_left, metrics)),
             lambda: structs.replace(self.state(), metrics=dict(known)),
         )
         kept = self._learner.kept(following)
         self._store.commit(self.job, version, sha256, kept, metrics, rows, close, states, ends, left)
+        self._keeping.take(states)
         self._learner.take(following)
         self._sha256, self.aliases = sha256, ()
         self._shelf.add(rows, version, now)

@@ -18,6 +18,7 @@ from aggregator.intake import Counted
 from aggregator.learner import Learner, LearnerError, StateFormatError
 from aggregator.poll import Poll
 from aggregator.ranking import Ranking
+from aggregator.restoring import Keeping
 from aggregator.scoring import Scoring
 from aggregator.shelf import Shelf
 from aggregator.signed import SignedSpec
@@ -140,6 +141,7 @@ class Standing:
         self._lean = evaluation.lean(current, self.spec.rounds.stop)
         """What the rules go by of the current version; once it is left, all that is held of it."""
         self._ranking = Ranking(self._history, self.spec.rounds)
+        self._keeping = Keeping(self.spec.rounds, store.states.sizes(self.job))
         self._shelf = Shelf(
             *(store.bodies(self.job), version, now),
             averaged_from=self.spec.averaged_from,
