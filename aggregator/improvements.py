@@ -37,6 +37,8 @@ class Improvements:
         """Of each improvement, how many versions were scored up to it."""
         self._lightest: list[tuple[float, int]] = []
         """Rows and numbers of improvements that devices have scored, a heap; also of some that are none any more."""
+        self._peaks: list[tuple[int, float]] = []
+        """Versions that none after them is as good as, with their values: how far it is worth reading on."""
 
     @property
     def last(self) -> int | None:
@@ -50,7 +52,7 @@ class Improvements:
 
     def begin(self) -> None:
         """Forget all improvements: what comes next is the first one."""
-        for kept in (self._numbers, self._values, self._scored_by, self._lightest):
+        for kept in (self._numbers, self._values, self._scored_by, self._lightest, self._peaks):
             kept.clear()
 
     def is_one(self, value: float | None) -> bool:
@@ -60,7 +62,12 @@ class Improvements:
     def add(self, one: Scored) -> None:
         """Add the next version."""
         self._n_scored += one.is_scored
-        if one.value is not None and self.is_one(one.value):
+        if one.value is None:
+            return
+        while self._peaks and self._peaks[-1][1] <= one.value:
+            self._peaks.pop()
+        self._peaks.append((one.number, one.value))
+        if self.is_one(one.value):
             self._put(len(self._numbers), [(one, one.value, self._n_scored)])
 
     def is_any_thin(self, most: float) -> bool:
@@ -85,6 +92,9 @@ class Improvements:
         best = self._values[first - 1] if first else None
         n_scored, until, found = self._scored_by[first], first + 1, list[tuple[Scored, float, int]]()
         for one in after:
+            if not self._may_follow(one.number, best):
+                until = len(self._numbers)
+                break
             n_scored += one.is_scored
             was_one = until < len(self._numbers) and self._numbers[until] == one.number
             if one.value is not None and (best is None or one.value > best + self._min_delta):
@@ -96,6 +106,11 @@ class Improvements:
         for kept in (self._numbers, self._values, self._scored_by):
             del kept[first:until]
         self._put(first, found)
+
+    def _may_follow(self, number: int, best: float | None) -> bool:
+        """Return whether from this version on any may be an improvement on what is as good as best."""
+        at = bisect_left(self._peaks, (number,))
+        return best is None or (at < len(self._peaks) and self._peaks[at][1] > best + self._min_delta)
 
     def _put(self, at: int, found: list[tuple[Scored, float, int]]) -> None:
         self._numbers[at:at] = [one.number for one, _, _ in found]

@@ -81,13 +81,15 @@ class Progress:
             self._read(n)
 
     def _read(self, n: int) -> None:
-        """Read the first n versions, anew."""
+        """Read the first n versions, anew: which scores are on too few rows is known of all of them first."""
         stop = self._rounds.stop
         self._n = self._n_given = 0
         self._is_started = any(STARTED in self._history[number] for number in range(n))
         self._has_drawn = False
         self._frontier = Frontier(stop.metric)
         self._improvements = Improvements(stop.min_delta)
+        for number in range(n):
+            self._frontier.most = self._frontier.most_with(self._history[number])
         for number in range(n):
             self._add(self._history[number])
 

@@ -37,6 +37,13 @@ def test_what_comes_after_an_improvement_that_falls_out_takes_its_place_as_far_a
     assert (found.last, found.scored_since, found.take_thin(21.0)) == (4, 1, None)
 
 
+def test_an_improvement_that_is_none_any_more_falls_out_with_the_one_before_it() -> None:
+    found = filled([Scored(0, 0.25, 10.0, is_scored=True), *of(None, 0.5, 0.75, 0.5)[1:]], 0.25)
+    assert (found.last, found.take_thin(21.0)) == (2, 0)
+    found.mend(0, of(None, 0.5, 0.75, 0.5)[1:])
+    assert (found.last, found.scored_since) == (1, 2), "0.75 is better than 0.5 by no more than min_delta"
+
+
 def test_what_begins_anew_knows_no_improvement() -> None:
     found = filled(of(0.9))
     found.begin()

@@ -44,6 +44,15 @@ def test_the_rule_to_stop_costs_the_same_after_sixteen_times_the_versions(min_de
             history.append({"unscored": 1.0})
             assert progress.reason_to_end() is None
 
-        return work_of([goes_on] * 40).steps
+        return sum(work_of([goes_on]).steps for _ in range(300))  # with the dearest ones: they are to be few
 
     assert steps(8000) <= 1.5 * steps(500)
+
+
+def test_a_start_reads_each_version_a_few_times_however_often_the_most_rows_have_risen() -> None:
+    def steps(n: int) -> int:
+        rules = RoundsSpec(max_rounds=10**6, stop=StopSpec(patience=10**6, min_delta=0.05))
+        history = [{"accuracy": number / n, "federated_rows": 100.0 + number} for number in range(n)]
+        return work_of([Progress(history, rules).reason_to_end]).steps
+
+    assert steps(2000) <= 5 * steps(500)
