@@ -1,4 +1,8 @@
-"""When a job has converged, and which of its versions is the best: pure functions of the metrics of its versions."""
+"""When a job has converged, and which of its versions is the best: pure functions of the metrics of its versions.
+
+They read all versions, and are the law. What a round asks is kept as versions come, with the same answers: the best one
+in ranking.py, whether the job ends in progress.py.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 
-from models.job import RoundsSpec
+from models.job import RoundsSpec, StopSpec
 from models.measures import table as measures
 
 AGREEING = "agreeing"
@@ -14,6 +18,8 @@ AGREEING = "agreeing"
 RESTORED, STARTED = "restored", "started"
 """In the metrics of a version that no round has made: the number of the one that it is again, or 1 for the start that a
 job was given."""
+UNSCORED = "unscored"
+"""In the metrics of a version of which it is not known how good it is: it says nothing for or against going on."""
 
 
 def best_of(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int | None:
@@ -23,16 +29,21 @@ def best_of(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int |
     not trained; nor is that on which the fleet has agreed, which has its numbers. What an operator has rolled back is
     none either, however good it seems: patience would serve it again.
     """
-    out = _out_of_the_running(history)
-    for metric in dict.fromkeys((rounds.stop.metric, "accuracy", "loss")):
-        sign, thin = _sign(metric), _thinly_scored(history, metric)
+    out = out_of_the_running(history)
+    for metric in judged_by(rounds):
+        sign, thin = sign_of(metric), _thinly_scored(history, metric)
         there = ((n, metrics) for n, metrics in enumerate(history) if n and n not in out and n not in thin)
         if found := [(sign * metrics[metric], -number) for number, metrics in there if metric in metrics]:
             return -max(found)[1]
     return None
 
 
-def _out_of_the_running(history: Sequence[Mapping[str, float]]) -> set[int]:
+def judged_by(rounds: RoundsSpec) -> tuple[str, ...]:
+    """Return by which metrics the best version is found, the one that goes before all others first."""
+    return tuple(dict.fromkeys((rounds.stop.metric, "accuracy", "loss")))
+
+
+def out_of_the_running(history: Sequence[Mapping[str, float]]) -> set[int]:
     """Return the numbers of the versions that nobody has trained, or that were rolled back."""
     back = ((int(metrics[RESTORED]), number) for number, metrics in enumerate(history) if RESTORED in metrics)
     return _untrained(history).union(*(range(wanted + 1, number) for wanted, number in back))
@@ -42,7 +53,12 @@ def _untrained(history: Sequence[Mapping[str, float]]) -> set[int]:
     """Return the numbers of the versions after 0 whose weights are as they were drawn."""
     if any(STARTED in metrics for metrics in history):  # then what the fleet agrees on is of trained weights
         return set()
-    return {number for number, metrics in enumerate(history) if AGREEING in metrics or metrics.get(RESTORED) == 0}
+    return {number for number, metrics in enumerate(history) if is_as_drawn(metrics)}
+
+
+def is_as_drawn(metrics: Mapping[str, float]) -> bool:
+    """Return whether a version has the weights that were drawn, unless its job was given others to start from."""
+    return AGREEING in metrics or metrics.get(RESTORED) == 0
 
 
 def _thinly_scored(history: Sequence[Mapping[str, float]], metric: str) -> set[int]:
@@ -51,13 +67,20 @@ def _thinly_scored(history: Sequence[Mapping[str, float]], metric: str) -> set[i
 
     metric: what they are compared by; where it is a test split's, devices have no say in it.
     """
-    rows = {
-        number: metrics["federated_rows"]
-        for number, metrics in enumerate(history)
-        if "federated_rows" in metrics and metric in metrics and f"federated_{metric}" not in metrics
-    }
+    rows = {number: n for number, metrics in enumerate(history) if (n := rows_by_devices(metrics, metric)) is not None}
     most = max(rows.values(), default=0.0)
-    return {number for number, n in rows.items() if 2 * n < most}
+    return {number for number, n in rows.items() if is_thin(n, most)}
+
+
+def rows_by_devices(metrics: Mapping[str, float], metric: str) -> float | None:
+    """Return on how many rows devices have scored a version; None where its score is not by them."""
+    by_devices = metric in metrics and f"federated_{metric}" not in metrics
+    return metrics.get("federated_rows") if by_devices else None
+
+
+def is_thin(rows: float | None, most: float) -> bool:
+    """Return whether a score by devices is on too few rows. most: that any version was scored on."""
+    return rows is not None and 2 * rows < most
 
 
 def to_serve(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int | None:
@@ -70,7 +93,7 @@ def to_serve(history: Sequence[Mapping[str, float]], rounds: RoundsSpec) -> int 
     if best is None or stop.metric not in history[best]:
         return None
     patient = structs.replace(rounds, stop=structs.replace(stop, patience=None))
-    by_target = stop.target is not None and _sign(stop.metric) * (history[best][stop.metric] - stop.target) >= 0
+    by_target = stop.target is not None and sign_of(stop.metric) * (history[best][stop.metric] - stop.target) >= 0
     if by_target:
         return best if stop.metric not in history[-1] and RESTORED not in history[-1] else None
     if stop.patience is None or reason_to_end(history, patient) is not None:
@@ -89,7 +112,7 @@ def reason_to_end(
     nothing exceeds. classes: their names, for the words.
     """
     stop = rounds.stop
-    sign, out = _sign(stop.metric), _untrained(history) | _thinly_scored(history, stop.metric)
+    sign, out = sign_of(stop.metric), _untrained(history) | _thinly_scored(history, stop.metric)
     there = ((number, metrics) for number, metrics in enumerate(history) if number not in out)
     values = [(number, sign * metrics[stop.metric]) for number, metrics in there if stop.metric in metrics]
     last = len(history) - 1
@@ -97,21 +120,41 @@ def reason_to_end(
         best = max(value for _, value in values)
         if best >= sign * stop.target:
             number = next(number for number, value in values if value == best)
-            told = _whose_word(history[number], stop.metric) + _but(history[number], classes)
-            return f"{stop.metric} {sign * best:.4f} has reached the target {stop.target:g}{told}"
+            return target_reached(stop, history[number], classes)
     if values and stop.patience is not None:
-        since = max((number for number, metrics in enumerate(history) if _is_given(metrics)), default=0)
+        since = max((number for number, metrics in enumerate(history) if is_given(metrics)), default=0)
         here = [(number, value) for number, value in values if number >= since]  # what was rolled back has no say
-        best_at, best = _last_improvement(here, stop.min_delta) if here else (last, 0.0)
-        if sum("unscored" not in metrics for metrics in history[best_at + 1 :]) >= stop.patience:
-            told = _but(history[best_at], classes)
-            return f"no better {stop.metric} than {sign * best:.4f} for {stop.patience} rounds{told}"
-    if last - sum(map(_is_given, history)) >= rounds.max_rounds:
-        return f"max_rounds = {rounds.max_rounds} are done{_but(history[last], classes)}"
+        best_at = _last_improvement(here, stop.min_delta) if here else last
+        if sum(is_scored(metrics) for metrics in history[best_at + 1 :]) >= stop.patience:
+            return patience_over(stop, history[best_at], classes)
+    if last - sum(map(is_given, history)) >= rounds.max_rounds:
+        return rounds_done(rounds, history[last], classes)
     return None
 
 
-def _is_given(metrics: Mapping[str, float]) -> bool:
+def target_reached(stop: StopSpec, metrics: Mapping[str, float], classes: Sequence[str]) -> str:
+    """Return in words that a job ends by its target. metrics: of the version that has reached it."""
+    told = _whose_word(metrics, stop.metric) + _but(metrics, classes)
+    return f"{stop.metric} {metrics[stop.metric]:.4f} has reached the target {stop.target:g}{told}"
+
+
+def patience_over(stop: StopSpec, metrics: Mapping[str, float], classes: Sequence[str]) -> str:
+    """Return in words that a job ends by its patience. metrics: of the version after which none was better."""
+    told = _but(metrics, classes)
+    return f"no better {stop.metric} than {metrics[stop.metric]:.4f} for {stop.patience} rounds{told}"
+
+
+def rounds_done(rounds: RoundsSpec, metrics: Mapping[str, float], classes: Sequence[str]) -> str:
+    """Return in words that a job has had all its rounds. metrics: of its last version."""
+    return f"max_rounds = {rounds.max_rounds} are done{_but(metrics, classes)}"
+
+
+def is_scored(metrics: Mapping[str, float]) -> bool:
+    """Return whether a version was evaluated, or had its time to be."""
+    return UNSCORED not in metrics
+
+
+def is_given(metrics: Mapping[str, float]) -> bool:
     """Return whether a version was not made by a round."""
     return RESTORED in metrics or STARTED in metrics
 
@@ -134,7 +177,8 @@ def _but(metrics: Mapping[str, float], classes: Sequence[str]) -> str:
     return f", but the model is {words}" if words else ""
 
 
-def _sign(metric: str) -> float:
+def sign_of(metric: str) -> float:
+    """Return what a metric is multiplied by so that more is better: 1 or -1."""
     return 1.0 if measures.is_high(metric) else -1.0
 
 
@@ -148,10 +192,10 @@ def _whose_word(metrics: Mapping[str, float], metric: str) -> str:
     return f", by what more than half of {metrics['participants']:.0f} devices report"
 
 
-def _last_improvement(values: Sequence[tuple[int, float]], min_delta: float) -> tuple[int, float]:
-    """Return the version, and its value, after which none was better by more than min_delta."""
+def _last_improvement(values: Sequence[tuple[int, float]], min_delta: float) -> int:
+    """Return the version after which none was better by more than min_delta."""
     best_at, best = values[0]
     for number, value in values:
         if value > best + min_delta:
             best_at, best = number, value
-    return best_at, best
+    return best_at

@@ -59,6 +59,7 @@ device changes in them at a time. Opening a round, ending it and a new connectio
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from enum import Flag, auto
 from typing import Literal
 
@@ -67,7 +68,7 @@ from msgspec import structs
 from aggregator import fates, refusals, waits
 from aggregator.absences import ABSENT
 from aggregator.attendance import Attendance
-from aggregator.convergence import reason_to_end, to_serve
+from aggregator.convergence import to_serve
 from aggregator.effects import (
     AskDevices,
     Attempt,
@@ -97,6 +98,7 @@ from aggregator.effects import (
 )
 from aggregator.ledger import Ledger
 from aggregator.members import Members
+from aggregator.progress import Progress
 from aggregator.rounds import Rounds
 from broker.messages import Offer, Verdict, Version
 from runtime.states import StateTable
@@ -157,7 +159,7 @@ class Coordinator:
         self.rounds = Rounds(setup, self.members, self.ledger, self.attendance)
         self.wait = waits.Wait(self)
         self._state = ENDED if setup.ended else WAITING
-        self.history = list(setup.history)
+        self.history: list[Mapping[str, float]] = list(setup.history)
         """The metrics of every version so far, version 0 first."""
         self._judging: set[str] = set()
         """Devices whose verdicts are being made durable."""
@@ -165,13 +167,13 @@ class Coordinator:
         """What was offered while a version is made, by device, without the bodies."""
         self._stop_for: str | None = None
         """Why the job is to end, once nothing is under way."""
-        self._classes = setup.classes
+        self._progress = Progress(self.history, setup.rules, setup.classes)
         self._roll_back_to: RollBack | None = None
         """What an operator wants restored, once nothing is under way."""
         self._restoring: Restore | None = None
         """What is being made, where that is no version of a round."""
         self._serves_best = setup.serves_best
-        self._reason_to_end = reason_to_end(self.history, self.rules, self._classes)
+        self._reason_to_end = self._progress.reason_to_end()
         """Why no round follows the current version; None or empty where one does."""
         self._stirred_at: float | None = None
         """Since when something has changed that no `_advance` has seen yet."""
@@ -415,7 +417,7 @@ class Coordinator:
         if made.left is not None:
             self.history[-1] = made.left
         self.history.append(made.metrics)
-        self._reason_to_end = reason_to_end(self.history, self.rules, self._classes)
+        self._reason_to_end = self._progress.reason_to_end()
         self._state, restored = WAITING, self._restoring
         self._restoring = None
         self.wait.forget()

@@ -221,8 +221,12 @@ def scores_of(number: int, metrics: Metrics, spec: JobSpec) -> dict[str, Any]:
 
 
 def lean(metrics: Metrics, stop: StopSpec) -> Metrics:
-    """Return what is kept in memory of a version that is not the current one: all but what is of single classes."""
-    return {name: value for name, value in metrics.items() if ":" not in name or name == stop.metric}
+    """Return what is kept in memory of a version that is not the current one: all but what is of single classes.
+
+    Of the metric of the rule to stop, what is measured here and by devices: who has both goes by the former.
+    """
+    wanted = (stop.metric, f"federated_{stop.metric}")
+    return {name: value for name, value in metrics.items() if ":" not in name or name in wanted}
 
 
 def _cut(name: str) -> str:

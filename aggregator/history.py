@@ -89,10 +89,14 @@ ADD_VERSION = (
     "INSERT INTO versions (job, generation, number, sha256, metrics, state, step, record, at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, datetime('now'))"
 )
-_FORGET_KEPT = (
-    "UPDATE versions SET state = NULL, step = NULL, record = NULL"
-    " WHERE job = ? AND (state IS NOT NULL OR step IS NOT NULL OR record IS NOT NULL)"
+_SINCE_STATE = (
+    " WHERE rowid IN (SELECT rowid FROM versions WHERE job = ?1 ORDER BY generation DESC, number DESC LIMIT ?2 -"
+    " coalesce((SELECT number FROM versions WHERE job = ?1 AND state IS NOT NULL"
+    " ORDER BY generation DESC, number DESC LIMIT 1), 0))"
 )
+"""The versions that have more than metrics: from the last state on, along the primary key, however many came before."""
+_FORGET_KEPT = f"UPDATE versions SET state = NULL, step = NULL, record = NULL{_SINCE_STATE}"  # noqa: S608 -- ours
+_FORGET_RECORD = f"UPDATE versions SET record = NULL{_SINCE_STATE} AND record IS NOT NULL"  # noqa: S608 -- ours
 
 
 class Start(NamedTuple):
@@ -114,10 +118,7 @@ def add_version(
     bodies: Sequence[BodyRow],
 ) -> None:
     """Add a version, with the bodies that lead to it: see `Store.commit`."""
-    if stored.state:
-        write(_FORGET_KEPT, (job,))
-    else:
-        write("UPDATE versions SET record = NULL WHERE job = ? AND record IS NOT NULL", (job,))
+    write(_FORGET_KEPT if stored.state else _FORGET_RECORD, (job, version.number))
     row = (job, version.generation, version.number, sha256, msgspec.json.encode(metrics))
     step = rows.sealed(stored.step) if stored.step else None
     write(ADD_VERSION, (*row, stored.state or None, step, stored.record or None))

@@ -12,7 +12,7 @@ Functions that write are given the transaction that they are a part of. What is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -165,20 +165,3 @@ def _past(row: Sequence[object]) -> PastJob | None:
         *(job, read_spec.name, read_spec, found.ended, found.reason, found.generation, found.last, found.best),
         at=found.at,
     )
-
-
-def outdated(sizes: Mapping[int, int], best: int | None, *, every: int | None, most_bytes: int) -> tuple[int, ...]:
-    """Return the numbers of the versions that need not be kept, of those that lie there with these sizes.
-
-    best: number of the best one, which stays whatever it weighs. every: one in so many stays as well, the latest first,
-    as far as they do not weigh more than most_bytes.
-    """
-    going, n_bytes = [], 0
-    for number, size in sorted(sizes.items(), reverse=True):
-        if number == best:
-            continue
-        stays = every is not None and number > 0 and number % every == 0 and n_bytes + size <= most_bytes
-        n_bytes += size * stays
-        if not stays:
-            going.append(number)
-    return tuple(going)

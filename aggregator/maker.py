@@ -136,20 +136,22 @@ class Maker(Standing):
         """
         version, sha256 = self.version.following(), following.sha256
         rows = rows_of(version, following, self.chunk_bytes)
+        stop = self.spec.rounds.stop
         known = self._history[-1] if left is None else dict(left[0])
-        states = restoring.keeping(
-            *([*self._history[:-1], known, metrics], self.spec.rounds, self._store.states.sizes(self.job)),
+        lean_left = self._lean if left is None else evaluation.lean(known, stop)
+        states = self._keeping.next(
+            *(version.number - 1, self._ranking.best_after(lean_left, metrics)),
             lambda: structs.replace(self.state(), metrics=dict(known)),
         )
         kept = self._learner.kept(following)
         self._store.commit(self.job, version, sha256, kept, metrics, rows, close, states, ends, left)
+        self._keeping.take(states)
         self._learner.take(following)
         self._sha256, self.aliases = sha256, ()
         self._shelf.add(rows, version, now)
         self._newest = rows
-        stop = self.spec.rounds.stop
-        lean = evaluation.lean(metrics, stop)
-        self._history[-1:] = [evaluation.lean(known, stop), metrics]
+        self._history[-1:] = [lean_left, metrics]
+        self._lean = lean = evaluation.lean(metrics, stop)
         self._inbox.forget_job(self.job)
         text = " ".join(f"{name}={value:.4g}" for name, value in lean.items())
         log.info("version job=%s version=%s %s", self.job, version, text)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from aggregator import federated
 from aggregator.contributions import Contribution, Evaluation
+from aggregator.convergence import UNSCORED
 from aggregator.federated import TallyError, Voice
 from aggregator.refusals import BARRED
 from aggregator.store import Scored, Store
@@ -22,8 +23,6 @@ from models.sections import EVALUATION, SectionError, scores_versions, split
 log = logging.getLogger(__name__)
 
 NOTHING: Mapping[str, float] = {}
-UNSCORED = "unscored"
-"""Of a version of which it is not known how good it is: it says nothing for or against going on."""
 
 
 class Poll:

@@ -9,14 +9,16 @@ from typing import Any
 
 from aggregator import agreeing, bases, convergence, evaluation, remarks, scale, shares
 from aggregator.config import AggregatorConfig
-from aggregator.convergence import best_of
+from aggregator.convergence import UNSCORED
 from aggregator.coordinator import Coordinator
 from aggregator.effects import Attempt, Setup
 from aggregator.executor import Inline
 from aggregator.inbox import Inbox
 from aggregator.intake import Counted
 from aggregator.learner import Learner, LearnerError, StateFormatError
-from aggregator.poll import UNSCORED, Poll
+from aggregator.poll import Poll
+from aggregator.ranking import Ranking
+from aggregator.restoring import Keeping
 from aggregator.scoring import Scoring
 from aggregator.shelf import Shelf
 from aggregator.signed import SignedSpec
@@ -136,6 +138,10 @@ class Standing:
             raise DamageError(f"job {self.job} is damaged in the state directory, restore a backup: {error}") from error
         *before, current = store.history(self.job)
         self._history = [*(evaluation.lean(metrics, self.spec.rounds.stop) for metrics in before), current]
+        self._lean = evaluation.lean(current, self.spec.rounds.stop)
+        """What the rules go by of the current version; once it is left, all that is held of it."""
+        self._ranking = Ranking(self._history, self.spec.rounds)
+        self._keeping = Keeping(self.spec.rounds, store.states.sizes(self.job))
         self._shelf = Shelf(
             *(store.bodies(self.job), version, now),
             averaged_from=self.spec.averaged_from,
@@ -162,7 +168,7 @@ class Standing:
             last=attempt,
             left=self._left(version),
             renames=store.renames(self.job),
-            history=[*self._history[:-1], evaluation.lean(current, self.spec.rounds.stop)],
+            history=[*self._history[:-1], self._lean],
             classes=self.spec.contract.classes,
             ended=row.ended,  # type: ignore[arg-type]  # the store writes only these words
             stated_rows=self._stated_rows,
@@ -281,7 +287,7 @@ class Standing:
     @property
     def best(self) -> int | None:
         """The number of its best version, where anything says which that is."""
-        return best_of(self._history, self.spec.rounds)
+        return self._ranking.best()
 
     @property
     def history(self) -> Sequence[Metrics]:

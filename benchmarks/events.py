@@ -1,4 +1,5 @@
-"""What one event costs: a coordinator's, among many devices; a message's, through a whole service; a chunk's, of many.
+"""What one event costs: a coordinator's, among many devices, or after many versions; a message's, through a whole
+service; a chunk's, of many.
 
 Everything here runs in this process and on made-up clocks. Times are CPU time, the best of a few tries.
 """
@@ -46,7 +47,7 @@ from edge_agent.home import Home
 from edge_agent.service import Agent
 from models.data.dataset import Dataset
 from models.data.source import DataSource, InMemory
-from models.job import JobSpec, ModelSpec, RoundsSpec
+from models.job import JobSpec, ModelSpec, RoundsSpec, StopSpec
 
 FLEET = "bench"
 WIRE = Wire(FLEET)
@@ -191,6 +192,25 @@ def _offered_again(core: Coordinator) -> tuple[Coordinator, Iterable[Coordinator
     for event in _judged(core)[1]:
         core.receive(event, 0.5)
     return core, map(_offer, names)
+
+
+def versions(n: int) -> Cost:
+    """Time an event of rounds that one device ends, in a job of so many versions with a rule to stop by."""
+    history = [{"accuracy": number % 97 / 100} for number in range(n)]
+    rules = RoundsSpec(max_rounds=10 * n, stop=StopSpec(target=1.0, patience=10 * n))
+    core = Coordinator(Setup(rules=rules, seed=1, base=Version(1, n - 1), history=history), 0.0)
+    core.receive(_seen(0), 0.0)
+    (device,) = core.attempt.cohort if core.attempt is not None else ()
+    tries = []
+    for _ in range(TRIES):
+        began = time.process_time()
+        for number in range(EVENTS):
+            verdict = Verdict(device, "j", core.base, "0" * 8)
+            for event in (VerdictPending(device), VerdictStored(verdict)):
+                core.receive(event, 1.0)
+            core.receive(Committed(core.base.following(), {"accuracy": number % 97 / 100}), 1.0)
+        tries.append(1e6 * (time.process_time() - began) / (3 * EVENTS))
+    return Cost("an event, after versions", n, 0, min(tries))
 
 
 # A message through the whole aggregator.

@@ -1,7 +1,8 @@
-"""What grows with a fleet, and what must not: events, chunks, the simulator, and a thousand real connections.
+"""What grows with a fleet or a job, and what must not: events, chunks, the simulator, and a thousand real connections.
 
     python -m benchmarks.scale                                       # all that needs no broker, in about a minute
     python -m benchmarks.scale coordinator --known 1000 20000 --drawn 500 2000 20000
+    python -m benchmarks.scale versions --versions 1000 50000
     python -m benchmarks.scale chunks --chunks 250 1000 4000
     python -m benchmarks.scale simulator --devices 1000 5000
     python -m benchmarks.scale --connections 1000 --json scale.json  # mosquitto, an aggregator, agents
@@ -42,7 +43,7 @@ from models.data.dataset import Dataset  # noqa: E402
 from models.job import JobSpec, ModelSpec, RoundsSpec  # noqa: E402
 
 T = TypeVar("T")
-PARTS = ("coordinator", "chunks", "simulator")
+PARTS = ("coordinator", "versions", "chunks", "simulator")
 FLAT = 2.0
 """What may cost so much more among the most than among the fewest is flat: caches are not."""
 SLOWEST_US = 50.0
@@ -115,6 +116,7 @@ def _measure(asked: argparse.Namespace) -> int:
     counts = sorted({*(n for n in STEPS if n < (asked.connections or 0)), *filter(None, [asked.connections])})
     n_steps = ("coordinator" in parts) * (len(sizes) + len(asked.known)) + len(counts)
     n_steps += ("chunks" in parts) * len(asked.chunks) + ("simulator" in parts) * len(asked.devices)
+    n_steps += ("versions" in parts) * len(asked.versions)
     progress, lost, found = _Progress(n_steps), list[str](), dict[str, object]()
     if "coordinator" in parts:
         costs = [cost for size in sizes for cost in _told(progress, f"{size}", lambda at=size: events.coordinator(*at))]
@@ -123,6 +125,10 @@ def _measure(asked: argparse.Namespace) -> int:
         ]
         lost += _print_costs("the coordinator: CPU of an event, in us, by devices known / drawn", costs)
         found["coordinator"] = [cost._asdict() for cost in costs]
+    if "versions" in parts:
+        costs = [_told(progress, f"{n} versions", lambda at=n: events.versions(at)) for n in asked.versions]
+        lost += _print_costs("a job's rounds: CPU of a coordinator's event, in us, by versions of the job", costs)
+        found["versions"] = [cost._asdict() for cost in costs]
     if "chunks" in parts:
         pairs = [
             _told(progress, f"{n} chunks", lambda at=n: (events.chunks_down(at), events.chunks_up(at)))
@@ -278,6 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--known", nargs="+", type=_number, default=[1000, 20_000], metavar="N", help="devices known")
     parser.add_argument("--drawn", nargs="+", type=_number, default=[500, 2000, 20_000], metavar="N")
+    parser.add_argument("--versions", nargs="+", type=_number, default=[1000, 50_000], metavar="N", help="of a job")
     parser.add_argument("--chunks", nargs="+", type=_number, default=[250, 500, 1000, 2000, 4000], metavar="N")
     parser.add_argument("--devices", nargs="+", type=_number, default=[1000, 5000], metavar="N", help="simulated ones")
     parser.add_argument("--connections", type=_number, metavar="N", help="real ones: 10, 100 … and N of them")

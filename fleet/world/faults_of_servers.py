@@ -20,6 +20,7 @@ from aggregator.ledger import Ledger
 from aggregator.litter import Litter
 from aggregator.members import Member, Members
 from aggregator.pace import Pace
+from aggregator.progress import Progress
 from aggregator.roster import Part, Roster, Sight
 from aggregator.rounds import Rounds
 from aggregator.service import Aggregator
@@ -161,7 +162,7 @@ def have_no_deadline(patches: Patches) -> None:
 
 def forget_max_rounds(patches: Patches) -> None:
     """Go on beyond `max_rounds`."""
-    patches.set(coordinator, "reason_to_end", lambda *_: "")
+    patches.set(Progress, "reason_to_end", lambda _self: "")
 
 
 def forget_versions(patches: Patches) -> None:

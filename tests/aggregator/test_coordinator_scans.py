@@ -392,3 +392,31 @@ def test_a_device_that_comes_and_goes_leaves_no_alarms_behind() -> None:
     for number in range(10 * members.FEWEST_ALARMS):
         comes_and_goes(core, number)
     assert len(core.members._alarms) <= members.FEWEST_ALARMS
+
+
+def left_often(n: int) -> Coordinator:
+    """A job at version n, with a rule to stop that never holds, and a round that one device ends."""
+    rng = random.Random(n)  # noqa: S311 -- made-up versions, no secret
+    stop = StopSpec(target=1.0, patience=10**6, min_delta=0.1)
+    history = [{"accuracy": rng.random()} for _ in range(n + 1)]
+    rounds = RoundsSpec(max_rounds=10**6, stop=stop)
+    core = Coordinator(Setup(rules=rounds, seed=1, base=Version(1, n), history=history), 0.0)
+    core.receive(DeviceStatus("d", online=True, ready=True), 0.0)
+    return core
+
+
+def leaves(core: Coordinator) -> None:
+    """One round, from the update that ends it to the opening of the next one; its score comes a version later."""
+    verdict, following = Verdict("d", "j", core.base, "abababab"), core.base.following()
+    core.receive(VerdictPending("d"), 1.0)
+    assert any(isinstance(effect, Commit) for effect in core.receive(VerdictStored(verdict), 1.0))
+    scored = {"accuracy": core.base.number % 97 / 100, "federated_rows": 100.0}
+    assert any(
+        isinstance(effect, Open) for effect in core.receive(Committed(following, {"unscored": 1.0}, scored), 1.0)
+    )
+
+
+def test_a_round_costs_the_same_after_sixteen_times_the_versions() -> None:
+    few, many = (work_of([partial(leaves, left_often(n))] * 20) for n in (500, 8000))
+    assert many.steps <= 1.2 * few.steps
+    assert many.is_about(few)

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from aggregator import evaluation
 from aggregator.config import AggregatorConfig
+from aggregator.convergence import best_of
 from aggregator.store import UpdateRow
 from broker.messages import Metrics
 from models.contract import ContractSpec
 from models.data.dataset import Dataset, DatasetError
 from models.data.source import DataSource
-from models.job import JobSpec, ModelSpec, StopSpec
+from models.job import JobSpec, ModelSpec, RoundsSpec, StopSpec
 from models.lattice import Model, initial
 from models.measures import exact
 from models.nets import table as nets
@@ -189,3 +190,15 @@ def test_what_is_kept_in_memory_of_former_versions_is_not_of_single_classes() ->
         "recall:fault": 0.2,
         "participants": 4.0,
     }
+
+
+def test_what_is_kept_of_former_versions_says_by_whom_they_are_scored() -> None:
+    """A score on a test split is as good as any other, on however few rows devices have scored the version besides."""
+    rounds = RoundsSpec(stop=StopSpec("recall:fault", target=0.95))
+    rows = (10.0, 100.0)
+    history = [
+        {},
+        *({"recall:fault": 1 - n / 1000, "federated_recall:fault": 0.5, "federated_rows": n} for n in rows),
+    ]
+    assert best_of(history, rounds) == 1
+    assert best_of([evaluation.lean(metrics, rounds.stop) for metrics in history], rounds) == 1
