@@ -146,6 +146,7 @@ class KeyedFleet:
             clock=lambda: self.now,
             open_source=lambda *_, **__: InMemory(rows(int(name[1:]))),
         )
+        agent.most_at_once = 1  # so that who attacks may come between any two things
         agent.start()
         return agent
 
