@@ -533,7 +533,7 @@ class Laws:
                     self.broken(7, "assemblies pile up", f"{server.name}: {insides.n_assemblies(server)}")
             self.named_clones.update(insides.named_clones(server))
         for device in self._world.devices:
-            most = 6 + 6 * max(1, len(insides.works_on(device)))
+            most = 6 + 6 * max(1, len(insides.works_on(device))) + 8
             if insides.n_filters(device) > most:
                 self.broken(7, "subscriptions pile up", f"{device.name}: {insides.n_filters(device)}")
 

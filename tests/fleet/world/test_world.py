@@ -107,7 +107,7 @@ FIRST = {
     "let-go-once-sent": 6,
     "let-go-at-an-alias": 28,
     "unknown-job-refused": 23,
-    "listening-for-ever": 47,
+    "listening-for-ever": 84,
     "queued-while-offline": 23,
     "offered-once": 8,
     "nobody-dropped": 73,
