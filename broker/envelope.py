@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from broker import varint
 from broker.errors import WireError
 
 SIGNED, SEALED = 0xFE, 0xFD
@@ -36,7 +37,7 @@ class Envelope(Struct, frozen=True):
     def to_bytes(self) -> bytes:
         """Return what stands in front of the payload."""
         kind = SIGNED if self.is_signature else SEALED
-        return bytes((kind,)) + _written(self.count) + self.proof
+        return bytes((kind,)) + varint.write(self.count) + self.proof
 
 
 def proved(said: bytes, count: int) -> bytes:
@@ -54,15 +55,6 @@ def split(payload: bytes) -> tuple[Envelope | None, bytes]:
     if len(payload) <= end:
         raise WireError("an envelope that ends before its payload")
     return Envelope(count, payload[start:end]), payload[end:]
-
-
-def _written(count: int) -> bytes:
-    out = bytearray()
-    while count > 0x7F:
-        out.append(count & 0x7F | 0x80)
-        count >>= 7
-    out.append(count)
-    return bytes(out)
 
 
 def _read(payload: bytes) -> tuple[int, int]:

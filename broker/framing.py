@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from broker import varint
+
 LONGEST = 268_435_455
 """Bytes behind the fixed header (section 1.5.5)."""
 _PUBLISH, _PUBACK = 0x30, 0x40
@@ -200,12 +202,7 @@ def puback(mid: int) -> bytes:
 def _length(n_bytes: int) -> bytes:
     if n_bytes > LONGEST:
         raise ValueError(f"{n_bytes} bytes are more than an MQTT packet may have")
-    found = bytearray()
-    while n_bytes > 127:
-        found.append(n_bytes & 127 | 128)
-        n_bytes >>= 7
-    found.append(n_bytes)
-    return bytes(found)
+    return varint.write(n_bytes)
 
 
 def _number(packet: memoryview | bytes, at: int) -> int:

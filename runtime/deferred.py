@@ -11,7 +11,7 @@ from types import ModuleType
 
 @contextmanager
 def deferred(name: str) -> Iterator[None]:
-    """Have what is imported inside import the module of this name when it first asks something of it.
+    """Put off importing the module of this name, for what is imported inside, until it is first asked for something.
 
     name: dotted, of a module in a package ("urllib.request"), which is asked by way of that, as `import urllib.request`
     has it. Everybody else imports as ever, before and after. Where the module is there already nothing happens. Not for

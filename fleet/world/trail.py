@@ -128,7 +128,7 @@ def _refuse(point: str) -> None:
 
 @contextmanager
 def installed(trail: Trail, device_chunk_bytes: int) -> Iterator[None]:
-    """Have all services of this process pass this trail, and sync nothing, for the length of a block."""
+    """Lead all services of this process past this trail, without syncing, for the length of a block."""
     with patching() as patches:
         patches.set(failpoints, "_points", trail)
         patches.set(os, "fsync", lambda _fd: None)

@@ -483,7 +483,7 @@ def listened(bench: Bench) -> list[str]:
 
 
 def fetching(bench: Bench, chunk_bytes: int = 5, *, wildcards: bool = False) -> list[Body]:
-    """Have the agent fetch version 1, of which nothing lies at the broker yet; return its chunks.
+    """Return the chunks of version 1, which the agent fetches and of which nothing lies at the broker yet.
 
     wildcards: whether it has seen that this broker brings what is retained on a wildcard.
     """
