@@ -1,8 +1,9 @@
 """A connection's socket, shared by two who read and write it: paho, and who carries PUBLISH and PUBACK past it.
 
-paho reads the head of a packet byte by byte and copies a payload several times, as the floor of `python -m
-benchmarks.overhead` shows. What is meant for paho is handed on to it, a packet at a time. Neither of the two writes into
-the middle of what the other has half written: TCP has taken a part of it, or TLS wants to be given the same bytes again.
+paho reads the head of a packet byte by byte and copies a payload several times, as the floor of
+`python -m benchmarks.overhead` shows. What is meant for paho is handed on to it, a packet at a time. Neither of the two
+writes into the middle of what the other has half written: TCP has taken a part of it, or TLS wants to be given the same
+bytes again.
 """
 
 from __future__ import annotations
