@@ -51,7 +51,7 @@ class Scoring:
         self._params = params
         self._held_out = held_out if scores_versions(spec) else None
         self._spec = spec
-        self._tally = tally.empty(spec.model, curves=curves_of(spec))
+        self._tally: tally.Tally | None = None
         self._at = 0
 
     def steps(self) -> Iterator[None]:
@@ -64,12 +64,14 @@ class Scoring:
             with quietly():
                 answers = self._net.predict(self._params, self._held_out.X[some])
             here = tally.tally(model, answers, self._held_out.y[some], curves=curves_of(self._spec))
-            self._tally = tally.merged((self._tally, here))
+            self._tally = here if self._tally is None else tally.merged((self._tally, here))
             self._at += rows
             yield
 
     @property
     def section(self) -> bytes:
         """What it has come to, as a section of an update; empty where nothing is held back, or of scores too little."""
+        if self._tally is None:
+            return b""
         least = FEWEST if self._spec.model.finds_anomalies else 1
         return tally.to_bytes(tally.rounded(self._tally)) if self._tally.n >= least else b""

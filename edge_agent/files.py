@@ -131,9 +131,13 @@ def overwrite(path: Path, content: bytes) -> None:
     """
     length = len(content).to_bytes(8, "little")
     checksum = zlib.crc32(content, zlib.crc32(length)).to_bytes(4, "little")
-    is_new = not path.exists()
+    is_new = False
     try:
-        with path.open("wb" if is_new else "r+b", buffering=0) as file:
+        try:
+            opened = path.open("r+b", buffering=0)
+        except FileNotFoundError:
+            is_new, opened = True, path.open("wb", buffering=0)
+        with opened as file:
             for part in (checksum + length, content):  # as large as a model: put together it would be there twice
                 data = memoryview(part)
                 while data:

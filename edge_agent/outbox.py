@@ -24,6 +24,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import re
@@ -137,6 +138,8 @@ class Outbox:
         self._disk = disk
         self._disk.make_folder(folder)
         self._check_formats()
+        self._has_checkpoint = self._disk.exists(_at(folder, "checkpoint.bin"))
+        """Whether there is one: nobody else writes here, so that it is looked for once."""
         read = (self._read(name, _Settled) for name in ("settled.bin", "residual.bin"))
         known = [one for one in read if one is not None]
         self.settled: Version | None = max((one.settled for one in known), default=None)
@@ -181,7 +184,10 @@ class Outbox:
         found = 1 if name not in SLOTS or "terms" in cells else 0
         if "format" in cells:
             found = msgspec.msgpack.decode(cells["format"], type=int)
-        what, newer = str(self.folder / name), "upgrade this agent, or remove the file: its base may be trained again"
+        what, newer = (
+            str(_at(self.folder, name)),
+            "upgrade this agent, or remove the file: its base may be trained again",
+        )
         formats.check(what, found, FORMAT, newer=newer)
         if name == "checkpoint.bin" and "training" in cells:
             found = training_format_of(msgspec.msgpack.decode(cells["training"], type=bytes))
@@ -196,7 +202,7 @@ class Outbox:
                 found.append((slot, update))
             else:  # whoever made it may have died before its name was on disk: it is made anew
                 with contextlib.suppress(OSError):
-                    self._disk.discard(self.folder / name)
+                    self._disk.discard(_at(self.folder, name))
         return max(found, key=lambda one: one[1].serial, default=(1, None))
 
     @property
@@ -221,9 +227,9 @@ class Outbox:
         if len(content) > self.most_bytes:
             raise OutboxFullError(f"an update of {len(content)} bytes is more than outbox_bytes = {self.most_bytes}")
         slot = 1 - self._slot
-        self._disk.overwrite(self.folder / SLOTS[slot], content)
+        self._disk.overwrite(_at(self.folder, SLOTS[slot]), content)
         reach("outbox.put.between", (offer.job, offer.base))
-        self._disk.discard(self.folder / "checkpoint.bin")
+        self._drop_checkpoint()
         self._slot, self._serial, self._body, self._is_flushed = slot, update.serial, body, True
         self.offer, self.probed, self.names = offer, probed, names
 
@@ -253,10 +259,10 @@ class Outbox:
         """Make durable what is settled, and remove its update. Raises OSError; it can then be called again."""
         if self._is_flushed or self.settled is None:
             return
-        self._disk.seal(self.folder / "settled.bin", msgspec.msgpack.encode(_Settled(self.settled, self.probed)))
+        self._disk.seal(_at(self.folder, "settled.bin"), msgspec.msgpack.encode(_Settled(self.settled, self.probed)))
         reach("outbox.flush.between", self.settled)
         for name in (*SLOTS, "residual.bin"):
-            self._disk.discard(self.folder / name)
+            self._disk.discard(_at(self.folder, name))
         self._slot, self._is_flushed = 1, True
 
     # Where training stands.
@@ -274,7 +280,13 @@ class Outbox:
         Raises OSError.
         """
         content = msgspec.msgpack.encode(_Checkpoint(base, data, training_to_bytes(state), loss, names))
-        self._disk.seal(self.folder / "checkpoint.bin", content)
+        self._has_checkpoint = True
+        self._disk.seal(_at(self.folder, "checkpoint.bin"), content)
+
+    def _drop_checkpoint(self) -> None:
+        if self._has_checkpoint:
+            self._disk.discard(_at(self.folder, "checkpoint.bin"))
+            self._has_checkpoint = False
 
     def resume(
         self, base: Version, data: int, train: TrainSpec, n_examples: int, names: tuple[Version, ...] = ()
@@ -284,7 +296,7 @@ class Outbox:
         None if it never began, under none of its names, or if what is on disk has rotted or is no place that this
         training comes to.
         """
-        found = self._read("checkpoint.bin", _Checkpoint)
+        found = self._read("checkpoint.bin", _Checkpoint) if self._has_checkpoint else None
         if found is None or found.data != data or found.base.number != base.number:
             return None
         if {found.base, *found.names}.isdisjoint((base, *names)):
@@ -326,8 +338,8 @@ class Outbox:
     def _read(self, name: str, kind: type[T]) -> T | None:
         content = self._content(name)
         if content is None:
-            if self._disk.exists(self.folder / name):
-                log.error("file=%s is damaged and is ignored", self.folder / name)
+            if self._disk.exists(_at(self.folder, name)):
+                log.error("file=%s is damaged and is ignored", _at(self.folder, name))
             return None
         try:
             self._check_format(name, content)
@@ -339,11 +351,17 @@ class Outbox:
             return None
 
     def _content(self, name: str) -> bytes | None:
-        path = self.folder / name
+        path = _at(self.folder, name)
         return self._disk.overwritten(path) if name in SLOTS else self._disk.unseal(path)
 
     def _ignore(self, name: str, error: Exception) -> None:
-        log.error("file=%s is not understood and is ignored: %s", self.folder / name, describe(error))
+        log.error("file=%s is not understood and is ignored: %s", _at(self.folder, name), describe(error))
+
+
+@functools.lru_cache(maxsize=64)
+def _at(folder: Path, name: str) -> Path:
+    """Return the path of a file, the same each time: to put one together takes as long as to open it."""
+    return folder / name
 
 
 def leftovers(folder: Path, known: Container[str], disk: Disk = files) -> list[str]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -148,6 +149,11 @@ class Chain:
         self._last: Coding | None = None
         self.most_bytes = max_way_bytes(spec, buffers.spec) + 2 * agreed_bytes(job)
         """That a body may have."""
+
+    @cached_property
+    def most_sent(self) -> int:
+        """Bytes that a body may have which this job's coding writes: what a device lets in."""
+        return max_way_bytes_of(self._job, self.spec, self.buffers.spec)
 
     def first(self) -> Held:
         """Return version 0."""

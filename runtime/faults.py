@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import signal
 import threading
 import traceback
@@ -25,7 +26,7 @@ from types import FrameType
 from typing import Literal, TypeVar, get_args
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from runtime import formats
 from runtime.words import clean
@@ -244,18 +245,32 @@ class Marks:
 
     def _write(self, name: str) -> None:
         # A mark that cannot be written guards nothing; that is no reason not to do the work.
-        mark = structs.replace(self._marks[name], format=FORMAT, checksum=formats.ZEROS)
+        mark = self._marks[name]
+        mark.format, mark.checksum = FORMAT, formats.ZEROS
         content = formats.stamped(msgspec.json.encode(mark))
         with contextlib.suppress(OSError):
             try:
-                (self._folder / name).write_bytes(content)
+                _put(self._path(name), content)
             except FileNotFoundError:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                (self._folder / name).write_bytes(content)
+                _put(self._path(name), content)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(OSError):
-            (self._folder / name).unlink(missing_ok=True)
+            os.unlink(self._path(name))  # noqa: PTH108 -- once a training
+
+    def _path(self, name: str) -> str:
+        """Return where a mark lies: a string, since one is written and removed with every training."""
+        return f"{self._folder}{os.sep}{name}"
+
+
+def _put(path: str, content: bytes) -> None:
+    """Write a small file over the one that is there. Raises OSError."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        os.write(file, content)
+    finally:
+        os.close(file)
 
 
 def _name(job: str, place: Place) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 from models.nets.losses.cross_entropy import CrossEntropy
@@ -32,6 +34,8 @@ def of(model: HasLoss) -> Loss:
     Raises ValueError, with the key's name, for an option that the loss has not, for a value that it cannot take, and
     for outputs that it cannot have.
     """
+    if not model.loss_options and model.loss in LOSSES:
+        return _usual(model.loss, model.outputs)
     row = LOSSES.get(model.loss)
     if row is None:
         raise ValueError(f'loss = "{model.loss[:100]}" is none of {", ".join(LOSSES)}')
@@ -44,6 +48,12 @@ def of(model: HasLoss) -> Loss:
         what, found, path = str(error).rpartition(" - at `$.")
         raise ValueError(f"loss_options.{path.rstrip('`')}: {what}" if found else f"loss_options: {error}") from error
     return options.loss(model.outputs)
+
+
+@functools.lru_cache(maxsize=64)
+def _usual(name: str, outputs: int) -> Loss:
+    """Return the loss of this name with all options at their defaults: asked for several times a round."""
+    return LOSSES[name]().loss(outputs)
 
 
 def _has(row: type[LossOptions]) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,7 +52,7 @@ def hold(model: ModelSpec, seed: int = 0) -> None:
         steps_agree(ours, theirs, params, X, y, draw=seed)
         answers = ours.predict(params, X)
         assert answers.dtype == np.float32
-        rounded = functools.partial(theirs.predict, nudged(params), X)
+        rounded = [functools.partial(theirs.predict, other, X) for other in nudged(params)]
         near(answers, theirs.predict(params, X), "predictions of Torch", rounded)
         near(answers, session.run(None, {"input": X})[0], "answers of onnxruntime", rounded)
         near(ours.evaluate(params, X, y).loss, theirs.evaluate(params, X, y).loss, "loss without training")
@@ -74,31 +74,44 @@ def steps_agree(ours: Net, theirs: Net, params: Params, X: Float32, y: Labels, *
     mine = step(ours, params, {t.name: np.full(t.shape, np.nan, np.float32) for t in ours.spec})  # nan: not written
     their = step(theirs, params)
     assert list(mine) == ["loss", *(t.name for t in ours.spec)]
-    rounded = functools.cache(lambda: step(theirs, nudged(params)))
+    others = [functools.cache(functools.partial(step, theirs, other)) for other in nudged(params)]
     for name, found in mine.items():
-        near(found, their[name], name, lambda name=name: rounded()[name])  # type: ignore[misc]
+        near(found, their[name], name, [functools.partial(_part, other, name) for other in others])
     for name, found in step(ours, params).items():
         assert np.array_equal(found, mine[name]), f"a step that is done again gives another {name}"
 
 
-def near(found: Any, wanted: Any, what: str, rounded: Callable[[], Any] | None = None) -> None:
+def _part(step: Callable[[], Params], name: str) -> Float32:
+    return step()[name]
+
+
+def near(found: Any, wanted: Any, what: str, rounded: Sequence[Callable[[], Any]] = ()) -> None:
     """Raise AssertionError where two arrays of one shape are further apart than CLOSE.
 
-    rounded: makes what is wanted of weights that are rounded otherwise; where that is far away as well, so may be what
-    is found: a norm over two numbers that are nearly the same multiplies their last bits by a hundred, and its gradient
+    rounded: each makes what is wanted of weights that are rounded otherwise; where one is far away as well, so may be
+    what is found: a norm over two numbers that are nearly the same multiplies their last bits by a hundred, and its gradient
     by as much again.
     """
     found, wanted = np.asarray(found), np.asarray(wanted)
     assert found.shape == wanted.shape, f"{what}: {found.shape} is not {wanted.shape}"
     most = CLOSE * max(1.0, float(np.abs(wanted).max(initial=0.0)))
-    if not np.abs(found - wanted).max(initial=0.0) <= most and rounded is not None:
-        most += 40 * float(np.abs(rounded() - wanted).max(initial=0.0))
+    if not np.abs(found - wanted).max(initial=0.0) <= most and rounded:
+        most += 40 * max(float(np.abs(other() - wanted).max(initial=0.0)) for other in rounded)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=most, err_msg=what)
 
 
-def nudged(params: Params) -> Params:
-    """Return the weights, each of them one float32 away."""
-    return {name: np.nextafter(value, np.float32(np.inf)) for name, value in params.items()}
+def nudged(params: Params) -> list[Params]:
+    """Return the weights three times, each of them one float32 away: up or down at random, so that what two numbers
+    are apart moves too.
+    """
+    generator = np.random.default_rng(0)
+
+    def moved(value: Float32) -> Float32:
+        return np.nextafter(
+            value, np.where(generator.random(value.shape) < 0.5, np.float32(-np.inf), np.float32(np.inf))
+        )
+
+    return [{name: moved(value) for name, value in params.items()} for _ in range(3)]
 
 
 def random_params(spec: Spec, seed: int) -> Params:
@@ -160,7 +173,7 @@ def hold_layers(layers: Layers, inputs: int, outputs: int, seed: int = 0) -> Non
     for n in BATCHES:
         X, y = random_rows(model, n, seed + n)
         steps_agree(ours, theirs, params, X, y, draw=seed)
-        rounded = functools.partial(theirs.predict, nudged(params), X)
+        rounded = [functools.partial(theirs.predict, other, X) for other in nudged(params)]
         near(ours.predict(params, X), theirs.predict(params, X), "predictions of Torch", rounded)
         near(ours.predict(params, X), session.run(None, {"input": X})[0], "answers of onnxruntime", rounded)
 
