@@ -35,6 +35,7 @@ from broker.messages import Metrics, Version
 from models.codec import Terms
 from models.deltas import Delta
 from models.job import JobSpec
+from models.lengths import whole_bytes
 from runtime.faults import Marks
 
 HINT_MARGIN_S = 5.0
@@ -91,6 +92,8 @@ class Standing:
             bases.restore(config, self.base.sha256, lambda: store.base(row.job))
         scorer = evaluation.Scorer(row.spec, config, "" if self.base is None else self.base.sha256)
         self._net = scorer.net
+        self.whole_bytes = whole_bytes(row.spec, self._net.spec, self._net.buffers)
+        """How long a body is that says a version whole, where all are as long; else 0."""
         executor = Inline() if executor is None else executor
         self._scoring = Scoring(scorer, executor, config.limits.evaluation_s, wake)
         self._unwritten: list[Judgement] = []

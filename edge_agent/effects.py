@@ -199,6 +199,8 @@ class Setup(Struct, frozen=True, kw_only=True):
     """Whether models are deployed on this device."""
     online: bool = True
     """Whether the broker is reachable now."""
+    knows_wholes: bool = False
+    """Whether it is known how long the body of a version is that is fetched whole."""
 
     offer: Offer | None = None
     """The update that waits for its end."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from broker import ceilings
 from broker.chunks import Assembly
-from broker.messages import PROOF_BYTES, Body, Head, Round, Version, body_name
+from broker.messages import CHUNK_BYTES, PROOF_BYTES, Body, Head, Round, Version, body_name
 from broker.wire import Wire
 from models import chain
 from models import deltas as ways
@@ -42,6 +42,7 @@ class Fetch:
         held_since: int | None = None,
         since: int | None = None,
         most_bytes: int | None = None,
+        whole_bytes: int = 0,
         by_body: bool = False,
     ) -> None:
         """Choose the way. source: says how to get the version. held: the version that is here.
@@ -49,6 +50,7 @@ class Fetch:
         held_since: number of the first version from which on every one can be had here; the one held when not given.
         since: the same of what is wanted: of a version that is averaged. Where no such way is any good the version is
         fetched without. most_bytes: of one body, as the job has them; of any job with such a net when not given.
+        whole_bytes: how long a body is that says a version whole, where that is known: then a round need not say it.
         by_body: whether one filter brings all chunks of a body, which a broker need not do. Raises FetchError when no
         way is any good.
         """
@@ -70,15 +72,18 @@ class Fetch:
         self._by_body = by_body
         self._forgets = False
         if isinstance(source, Round):
-            self._take_along(source, near)
+            self._take_along(source, near, whole_bytes)
         elif self.version.number:
             begins = near if near and (near if held_since is None else held_since) <= self.since else 0
             if self.since == version.number or not self._choose_to_pass(source, begins):
-                self._choose(source, self._path(source, near))
+                self._choose(self._path(source, near), source.chunk_bytes)
 
-    def _take_along(self, round_: Round, near: int) -> None:
+    def _take_along(self, round_: Round, near: int, whole_bytes: int) -> None:
         if not self.version.number and len(round_.along) == PROOF_BYTES:
             return  # version 0 comes from the seed: its proof is all there is to say
+        if whole_bytes and len(round_.along) == PROOF_BYTES:
+            self._choose([ways.Delta(0, self.version.number, whole_bytes)], CHUNK_BYTES)
+            return
         if not (round_.way and near + 1 == self.version.number):
             raise FetchError("the round's way does not start from what is here")
         self.start, self._here = near, [(self.version.number, round_.way)]
@@ -86,7 +91,7 @@ class Fetch:
     def _choose_to_pass(self, head: Head, near: int) -> bool:
         """Choose a way that passes every version that is wanted. near: that does to begin at. False: there is none."""
         try:
-            self._choose(head, self._path(head, near, self.since))
+            self._choose(self._path(head, near, self.since), head.chunk_bytes)
         except FetchError as error:
             log.info("job=%s the versions before %s cannot be had: %s", self.job, self.version, error)
             self._coming.clear()
@@ -107,15 +112,15 @@ class Fetch:
         self.start = path[0].start
         return path
 
-    def _choose(self, head: Head, path: list[ways.Delta]) -> None:
+    def _choose(self, path: list[ways.Delta], chunk_bytes: int) -> None:
         most = self._most_bytes
         n_bytes = n_chunks = 0
         for way in path:
-            n_bytes, n_chunks = n_bytes + way.n_bytes, n_chunks + -(-way.n_bytes // head.chunk_bytes)
+            n_bytes, n_chunks = n_bytes + way.n_bytes, n_chunks + -(-way.n_bytes // chunk_bytes)
             if way.n_bytes > most or n_bytes > MOST_BODIES * most or n_chunks > MOST_CHUNKS:
                 raise FetchError(f"{n_bytes} bytes in {n_chunks} pieces are more than any version of this job has")
             name = body_name(Version(self.version.generation, way.number), way.start)
-            self._coming[name] = way.number, Assembly(None, way.n_bytes, head.chunk_bytes)
+            self._coming[name] = way.number, Assembly(None, way.n_bytes, chunk_bytes)
         self.n_missing = n_chunks
 
     def filters(self, wire: Wire) -> list[str]:

@@ -81,6 +81,7 @@ class Fetcher(Workspace):
                 held_since=since,
                 since=effect.since,
                 most_bytes=self._chain.most_sent,
+                whole_bytes=self._chain.whole_bytes,
                 by_body=self.takes_bodies,
             )
         except FetchError as error:

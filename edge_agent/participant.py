@@ -39,7 +39,7 @@
     further attempt to leave the base draws this device: it is repeated within a few seconds.
 11. Heads are read, not followed. A round, or the job's end, names a version; the head that describes it is asked for
     when that version is needed here, and again while it does not come. A round that carries the way from the version
-    that is here does as well.
+    that is here does as well, and one that proves a version whose body follows from the job.
 12. What is deployed is the mean of the last versions where the job says so. If they cannot be had with the version, it
     is deployed by itself: they are asked for once, and no training on a version that is here waits for them.
 13. A head carries the threshold of a job that finds anomalies, which is known after its version: who deploys such goes
@@ -160,7 +160,7 @@ class Participant:
         self.announced = Announced(setup.device, setup.spec, setup.names)
         self.resend = Resend(rng, now, folds=setup.spec.rounds.late == "fold")
         self.deployment = Deployment(policy(setup.spec, has_slot=setup.has_slot), setup.deployed)
-        self.versions = Versions(self.announced, now)
+        self.versions = Versions(self.announced, now, knows_wholes=setup.knows_wholes)
         self._online = setup.online
         self.trained = setup.trained
         """The last base trained, to its end or to a failure."""

@@ -18,6 +18,8 @@ class Versions:
         "_alone",
         "_announced",
         "_before",
+        "_distrusted",
+        "_knows_wholes",
         "_look_at",
         "_look_s",
         "_refetch_at",
@@ -28,8 +30,12 @@ class Versions:
         "here",
     )
 
-    def __init__(self, announced: Announced, now: float) -> None:
+    def __init__(self, announced: Announced, now: float, *, knows_wholes: bool = False) -> None:
+        """Begin with nothing. knows_wholes: whether it is known how long the body of a whole version is."""
         self._announced = announced
+        self._knows_wholes = knows_wholes
+        self._distrusted: Version | None = None
+        """A version that was not to be had as its round says it, and is fetched by its head."""
         self.here: Version | None = None
         self._since = 0
         """Number of the first version from which on every one, up to the one that is here, can be had here."""
@@ -66,11 +72,15 @@ class Versions:
         return self.here == wanted and self._since <= first
 
     def source(self, wanted: Version, first: int) -> Head | Round | None:
-        """Return what says how to get the wanted version: its round, if what it carries is enough here, or its head."""
+        """Return what says how to get the wanted version: its round, if what it carries is enough here, or its head.
+
+        A round that proves a version and carries no way to it says that it lies whole at the broker.
+        """
         here, round_, head = self.here, self._announced.round, self._announced.head
         if round_ is not None and round_.base == wanted and round_.along:
             starts_here = round_.way and here is not None and wanted == here.following()
-            if (starts_here and self._since <= first) or not wanted.number:
+            is_whole = self._knows_wholes and not round_.way and first == wanted.number and wanted != self._distrusted
+            if (starts_here and self._since <= first) or is_whole or not wanted.number:
                 return round_
         return head if head is not None and head.version == wanted else None
 
@@ -93,6 +103,7 @@ class Versions:
         if self._wanted_since < version.number:
             self._alone = version
         self._before, self.fetching, self.here, self._refetch_at = version, None, None, now + REFETCH_S
+        self._distrusted = version
         if isinstance(self._source_now, Head):
             self._announced.head, self._look_at, self._look_s = None, now + REFETCH_S, FIRST_LOOK_S
 

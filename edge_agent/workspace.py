@@ -222,6 +222,7 @@ class Workspace:
             spec=spec,
             has_slot=config.models.inference,
             online=False,
+            knows_wholes=self._chain.whole_bytes > 0,
             offer=self._outbox.offer and self._with_body(self._named(self._outbox.offer)),
             names=self._outbox.names,
             trained=self._outbox.trained,

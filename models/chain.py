@@ -66,7 +66,7 @@ from models.grid import COARSEST, counted, measured
 from models.integers import Int64, bits, rescale
 from models.job import JobSpec
 from models.lattice import EXPONENT, LatticeError, Model, add, add_row, initial
-from models.lengths import SLACK, agreed_bytes, max_step_bytes, max_way_bytes, max_way_bytes_of
+from models.lengths import SLACK, agreed_bytes, max_step_bytes, max_way_bytes, max_way_bytes_of, whole_bytes
 from models.params import Params, Spec, n_parameters
 from models.rows import carved
 from models.strategies.state import State
@@ -154,6 +154,11 @@ class Chain:
     def most_sent(self) -> int:
         """Bytes that a body may have which this job's coding writes: what a device lets in."""
         return max_way_bytes_of(self._job, self.spec, self.buffers.spec)
+
+    @cached_property
+    def whole_bytes(self) -> int:
+        """How long a body is that says a version whole, where all are as long; else 0."""
+        return whole_bytes(self._job, self.spec, self.buffers.spec)
 
     def first(self) -> Held:
         """Return version 0."""

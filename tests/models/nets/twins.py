@@ -89,8 +89,8 @@ def near(found: Any, wanted: Any, what: str, rounded: Sequence[Callable[[], Any]
     """Raise AssertionError where two arrays of one shape are further apart than CLOSE.
 
     rounded: each makes what is wanted of weights that are rounded otherwise; where one is far away as well, so may be
-    what is found: a norm over two numbers that are nearly the same multiplies their last bits by a hundred, and its gradient
-    by as much again.
+    what is found: a norm over two numbers that are nearly the same multiplies their last bits by a hundred, and its
+    gradient by as much again.
     """
     found, wanted = np.asarray(found), np.asarray(wanted)
     assert found.shape == wanted.shape, f"{what}: {found.shape} is not {wanted.shape}"
