@@ -115,11 +115,14 @@ class MqttTransport:
             self._thread = threading.Thread(target=self._reconnection.run, name=f"mqtt-{self.client_id}", daemon=True)
             self._thread.start()
 
-    def subscribe(self, *filters: str, as_published: bool = False) -> None:
-        """Remember these topic filters. Raises ValueError for a filter that MQTT does not allow."""
+    def subscribe(self, *filters: str, as_published: bool = False, again: bool = False) -> None:
+        """Remember these topic filters. Raises ValueError for a filter that MQTT does not allow.
+
+        again: ask for known ones as well.
+        """
         for name in filters:
             check_filter(name)
-        self._mailbox.subscribe(filters, as_published=as_published)
+        self._mailbox.subscribe(filters, as_published=as_published, again=again)
 
     def unsubscribe(self, *filters: str) -> None:
         """Forget these filters."""

@@ -102,12 +102,16 @@ class Mailbox:
         """Whether the network thread reads nothing until the owner has taken more."""
         self._lock = threading.Lock()
 
-    def subscribe(self, filters: tuple[str, ...], *, as_published: bool = False) -> None:
-        """Remember the filters that are new, and whether their packets are to come flagged as they were published."""
+    def subscribe(self, filters: tuple[str, ...], *, as_published: bool = False, again: bool = False) -> None:
+        """Remember the filters that are new, and whether their packets are to come flagged as they were published.
+
+        again: ask for the others, too.
+        """
         with self._lock:
             fresh = [name for name in dict.fromkeys(filters) if name not in self._filters]
             self._filters.update(dict.fromkeys(fresh, as_published))
-            self.changes.extend(Change(True, name) for name in fresh if self._linked)
+            asked = dict.fromkeys(filters) if again else fresh
+            self.changes.extend(Change(True, name) for name in asked if self._linked)
         self.waker.wake()
 
     def unsubscribe(self, filters: tuple[str, ...]) -> None:

@@ -152,8 +152,11 @@ class MemoryBroker:
         self._transports.pop(transport, None)
 
     def _subscribe(self, transport: MemoryTransport, name: str) -> None:
-        level = reach(self._root, name)
-        level.add(transport)
+        reach(self._root, name).add(transport)
+        self._bring(transport, name)
+
+    def _bring(self, transport: MemoryTransport, name: str) -> None:
+        """Send what is retained where a filter says."""
         now = self._clock()
         for level in retained_at(self._root, name):
             packet = level.retained
@@ -217,8 +220,11 @@ class MemoryTransport:
         else:
             self._went_offline(_PULLED)
 
-    def subscribe(self, *filters: str, as_published: bool = False) -> None:
-        """Remember these topic filters. Raises ValueError for a filter that MQTT does not allow."""
+    def subscribe(self, *filters: str, as_published: bool = False, again: bool = False) -> None:
+        """Remember these topic filters. Raises ValueError for a filter that MQTT does not allow.
+
+        again: ask for known ones as well.
+        """
         for name in filters:
             check_filter(name)
             if name not in self._filters:
@@ -227,6 +233,8 @@ class MemoryTransport:
                     self._as_published += (name,)
                 if self._online:
                     self._broker._subscribe(self, name)
+            elif again and self._online:
+                self._broker._bring(self, name)
 
     def unsubscribe(self, *filters: str) -> None:
         """Forget these filters."""

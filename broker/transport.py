@@ -128,11 +128,13 @@ class Transport(Protocol):
     def open(self) -> None:
         """Start connecting. Returns at once; `Online` or `Offline` follow from `take`."""
 
-    def subscribe(self, *filters: str, as_published: bool = False) -> None:
+    def subscribe(self, *filters: str, as_published: bool = False, again: bool = False) -> None:
         """Remember these topic filters; if online, ask the broker now. Known filters are not asked again.
 
         Filters may overtake packets that still wait to be sent. as_published: have the broker tell what is sent to be
-        kept, when it is sent, too (MQTT 5, section 3.8.3.1: retain as published; 3.1.1 has no such thing).
+        kept, when it is sent, too (MQTT 5, section 3.8.3.1: retain as published; 3.1.1 has no such thing). again: ask
+        for known filters, too, so that what is retained comes once more and nothing else changes (MQTT 3.1.1, section
+        3.8.4).
 
         Raises ValueError for a filter that MQTT does not allow.
         """

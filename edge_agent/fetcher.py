@@ -17,6 +17,9 @@ log = logging.getLogger("edge_agent.work")  # a job at work speaks under one nam
 STALL_S = 60.0
 """Chunks that have not come for this long are asked for again: 100 kB at 20 kbit/s take 40 s."""
 
+FEW_PIECES = 2
+"""So many are asked for one by one, whatever a broker brings on a wildcard."""
+
 
 class Fetcher(Workspace):
     """A job that fetches versions and installs them."""
@@ -93,6 +96,9 @@ class Fetcher(Workspace):
         else:
             self._stalls_at, self._stalled = now + STALL_S, False
             yield Subscribe(self.subscribed)
+            if self._fetch.n_missing > FEW_PIECES and not self.takes_bodies and not self._has_asked:
+                self._has_asked = True  # a job that is retained there shows that the next body takes one filter
+                yield Subscribe((self._wire.filter_for("job"),), again=True)
 
     def _stall(self, now: float) -> list[Out]:
         """Subscribe again to the chunks that have not come: the broker may have dropped them.

@@ -429,8 +429,8 @@ class Agent:
     def _send(self, messages: Iterable[Out]) -> None:
         for message in messages:
             match message:
-                case Subscribe(filters):
-                    self._transport.subscribe(*filters)
+                case Subscribe(filters, again):
+                    self._transport.subscribe(*filters, again=again)
                 case Unsubscribe(filters):
                     self._transport.unsubscribe(*filters)
                 case Install():

@@ -120,10 +120,10 @@ class WorldTransport(MemoryTransport):
             return True
         return super().publish(packet)
 
-    def subscribe(self, *filters: str, as_published: bool = False) -> None:
+    def subscribe(self, *filters: str, as_published: bool = False, again: bool = False) -> None:
         """See `Transport.subscribe`."""
         if not self.muted:
-            super().subscribe(*filters, as_published=as_published)
+            super().subscribe(*filters, as_published=as_published, again=again)
 
     def unsubscribe(self, *filters: str) -> None:
         """See `Transport.unsubscribe`."""

@@ -16,7 +16,7 @@ from aggregator import learner as learners
 from aggregator.config import AggregatorConfig, ServerLimits
 from aggregator.effects import CoordinatorEvent, DeviceStatus, EndJob
 from aggregator.inbox import Inbox
-from aggregator.projection import Clear, Out
+from aggregator.projection import Clear, Out, _lies_whole
 from aggregator.run import Run
 from aggregator.store import DamageError, Store, StoreError
 from broker import chunks
@@ -304,6 +304,29 @@ def test_a_round_that_draws_everybody_carries_the_way_once(store: Store) -> None
     assert first.sha256 == run.sha256[:16]
     (again,) = rounds_in(run.announce(2.0))
     assert again.along == b""
+
+
+def test_a_version_that_is_fetched_whole_is_proved_by_each_of_its_rounds(store: Store) -> None:
+    run = start(store, job_spec(quorum=1, max_rounds=9, compression="off"))
+    see(run, "a")
+    (first,) = rounds_in(hear(run, offer(run, "a", V0), 1.0))
+    (again,) = rounds_in(run.announce(2.0))
+    assert first.along == again.along == bytes.fromhex(run.sha256[:16])
+    assert run.ways == [(0, 1, run.whole_bytes)]
+    assert _lies_whole(run)
+    assert _lies_whole(cut_by(store, run.whole_bytes)), "in one piece it is one, however others are cut"
+    assert not _lies_whole(cut_by(store, run.whole_bytes - 1)), "a head says how it is cut"
+    (row,) = store.jobs()
+    keyed = Run(row, store, CONFIG, Inbox(10**6), 2, 0.0, marks=MARKS, head_digits=64)
+    assert not _lies_whole(keyed), "there a proof of 64 bits is none"
+
+
+def test_a_version_that_is_fetched_by_its_head_is_not_proved_without_a_way(store: Store) -> None:
+    run = start(store, job_spec(quorum=1, max_rounds=9, compression=LIGHT))
+    see(run, "a")
+    hear(run, offer(run, "a", V0), 1.0)
+    assert run.whole_bytes == 0
+    assert [round_.along for round_ in rounds_in(run.announce(2.0))] == [b""]
 
 
 def test_a_round_carries_the_step_alone_where_there_is_a_snapshot_too(store: Store) -> None:

@@ -333,6 +333,21 @@ def test_subscribing_again_brings_the_retained_packet_again(rig: Rig) -> None:
     assert next_packet(client) == Packet("a", b"kept", retain=True)
 
 
+def test_asking_again_brings_the_retained_packet_again_and_changes_nothing(exact_rig: Rig) -> None:
+    client = online(exact_rig, "client", "a")
+    client.publish(Packet("a", b"kept", retain=True))
+    next_packet(client)
+    for _ in range(2):
+        client.subscribe("a", again=True)
+        assert next_packet(client) == Packet("a", b"kept", retain=True)
+    client.publish(Packet("a", b"live"))
+    assert next_packet(client) == Packet("a", b"live")
+    assert silence(client), "it is heard once"
+    client.unsubscribe("a")
+    client.publish(Packet("a", b"more"))
+    assert silence(client)
+
+
 def test_a_pulled_cable_publishes_the_will(rig: Rig) -> None:
     watcher = online(rig, "watcher", "will/+")
     frail = online(rig, "frail", will=Packet("will/frail", b"gone", retain=True))

@@ -21,6 +21,7 @@ from msgspec import structs
 from broker import chunks
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.messages import (
+    CHUNK_BYTES,
     Beacon,
     Body,
     Chunk,
@@ -558,6 +559,22 @@ def test_what_one_connection_shows_of_wildcards_is_not_believed_of_the_next(benc
     assert not work.takes_bodies
 
 
+def test_a_long_version_has_the_broker_show_once_what_it_brings_on_a_wildcard(bench: Bench) -> None:
+    asked: list[str] = []
+    bring = bench.broker._bring
+    bench.broker._bring = lambda to, name: (asked.append(name), bring(to, name))[1]  # type: ignore[method-assign]
+    bench.broker._retain(WIRE.pack(Job(JOB, 1, msgspec.to_builtins(bench.spec))))
+    bench.say(*fetching(bench))
+    (work,) = bench.agent.works.values()
+    assert asked.count("fedge/1/f/job/+") == 1
+    assert work.takes_bodies
+    bench.link.drop()
+    bench.settle()
+    bench.link.restore()
+    bench.settle()
+    assert not work._has_asked, "the next connection may be to another one"
+
+
 @pytest.mark.parametrize("wildcards", [True, False])
 def test_a_version_comes_whole_by_either_way(bench: Bench, wildcards: bool) -> None:
     bench.say(*fetching(bench, wildcards=wildcards))
@@ -584,7 +601,7 @@ def test_a_fetch_that_stalls_twice_begins_anew_with_a_new_head(bench: Bench) -> 
     bench.say(head(V1, state.held, ways=(way,), chunk_bytes=9))
     bench.settle(REFETCH_S)
     bench.settle()
-    assert len(listened(bench)) == len(pieces)
+    assert listened(bench) == ["1-1-0/+"], "this broker has shown that it brings what is retained on a wildcard"
     bench.settle(STALL_S)
     assert len(listened(bench)) == len(pieces), "the new one has its own two chances"
     bench.say(*pieces)
@@ -672,6 +689,46 @@ def test_a_way_that_leads_elsewhere_is_made_good_by_the_head(bench: Bench) -> No
     bench.settle(30.0)
     bench.settle()
     assert bench.of(Offer)[-1].base == V1
+
+
+OFF = JobSpec("toy", MODEL, compression="off", deploy="never", train=TrainSpec(epochs=1, batch_size=5))
+
+
+def proved(bench: Bench) -> tuple[Held, list[Body]]:
+    """Have the agent train on version 0; return version 1, and the pieces of its body, which says it whole."""
+    chain_ = Chain(NET.spec, OFF)
+    held = version_1().held
+    body = chain_.whole(held.model)
+    assert len(body) == chain_.whole_bytes
+    bench.begin()
+    bench.say(verdict(bench.offered()))
+    pieces = enumerate(chunks.cut(body, CHUNK_BYTES))
+    return chain_.take(FIRST, 1, body), [Body(JOB, body_name(V1, 0), n, piece) for n, piece in pieces]
+
+
+def test_a_version_that_its_round_proves_is_fetched_without_a_head(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, OFF)
+    held, pieces = proved(bench)
+    asked: list[str] = []
+    bring = bench.broker._bring
+    bench.broker._bring = lambda to, name: (asked.append(name), bring(to, name))[1]  # type: ignore[method-assign]
+    bench.say(*pieces, Round(JOB, 1, V1, 60.0, along=along(held.sha256(), b"")))
+    assert bench.offered().base == V1
+    assert asked == ["fedge/1/f/body/toy-1/1-1-0/0"]
+    bench.agent.stop()
+
+
+def test_a_proof_that_the_whole_version_does_not_bear_out_is_made_good_by_the_head(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, OFF)
+    held, pieces = proved(bench)
+    bench.say(*pieces, Round(JOB, 1, V1, 600.0, along=bytes(8)))
+    bench.settle(1.0)
+    assert bench.of(Offer)[-1].base == V0
+    way = DeltaAt(0, 1, sum(len(piece.data) for piece in pieces))
+    bench.say(head(V1, held, ways=(way,)))
+    bench.settle(REFETCH_S)
+    assert bench.offered().base == V1
+    bench.agent.stop()
 
 
 def test_a_large_update_goes_up_in_chunks_as_they_are_wanted(tmp_path: Path) -> None:

@@ -51,6 +51,20 @@ def test_a_round_that_carries_the_way_from_here_is_as_good_as_a_head() -> None:
     assert versions(carrying(V0)).source(V0, 0) == carrying(V0), "version 0 needs nothing that is here"
 
 
+def test_a_round_that_proves_a_whole_version_is_as_good_as_a_head_where_its_length_is_known() -> None:
+    proof = Round("j-1", 1, V2, 60.0, along=b"12345678")
+    one = versions(proof)
+    assert one.source(V2, 2) is None
+    one = Versions(one._announced, 0.0, knows_wholes=True)
+    assert one.source(V2, 2) == proof
+    assert one.source(V2, 1) is None, "those before it would not come with it"
+    one.fetch(V2, 2, proof, 0.0)
+    one.fail(V2, 1.0)
+    assert one.source(V2, 2) is None, "what was wrong once is looked up in a head"
+    one._announced.hear(head(V2), 1.0)
+    assert one.source(V2, 2) == head(V2)
+
+
 def test_those_before_a_version_are_asked_for_once() -> None:
     one = versions(head(V3))
     assert one.fetch(V3, 1, head(V3), 0.0) == [FetchVersion(V3, head(V3), 1)]
