@@ -6,6 +6,7 @@ What one of them alone stands on is imported where that begins: an agent holds n
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import logging
 import os
 import re
@@ -151,6 +152,8 @@ def _loop(
     """Step until asked to stop; feed the watchdog from the loop that does the work. beside: called after each step."""
     interval_s = notify.watchdog_interval_s() or 10.0
     told_at, told = 0.0, ""
+    gc.collect()
+    gc.freeze()  # what was imported stays, and is not gone through again with every large collection
     while not stopping():
         step(min(1.0, interval_s))
         beside()
