@@ -216,6 +216,8 @@ class _Link:
         self._open: dict[int, Packet] = {}  # published, without PUBACK
         self._n_sent = 0
         self._splice: Splice | None = None
+        self._polled: int | None = None
+        """What its socket is waited for."""
         self._framing = Framing(five=self._five, most_bytes=mailbox.limits.packet_bytes)
         self._receipts = object()
         """Whose receipts are ours. Not this link: they wait in the inbox, and would keep all that it has."""
@@ -296,11 +298,12 @@ class _Link:
             self._end("the connection was lost")
             return
         reading = self._mailbox.wants_more() or splice.is_failing
-        poller.register(splice, (select.POLLIN if reading else 0) | (select.POLLOUT if self._is_half_written else 0))
+        wanted = (select.POLLIN if reading else 0) | (select.POLLOUT if self._is_half_written else 0)
+        if wanted != self._polled:
+            poller.register(splice.descriptor, wanted)
+            self._polled = wanted
         pending = reading and (self._framing.has_next or splice.has_pending)
-        ready = dict(poller.poll(0 if pending else self._patience_s() * 1000))
-        poller.unregister(splice)
-        network = ready.get(splice.fileno(), 0)
+        network = dict(poller.poll(0 if pending else self._patience_s() * 1000)).get(splice.descriptor, 0)
         if network or pending or not reading:  # then the silence is ours
             self._alive.heard(time.monotonic())
         if pending or network & ~select.POLLOUT:
@@ -407,7 +410,7 @@ class _Link:
             splice.write(self._published(box.outbound.popleft()))
 
     def _ask(self) -> None:
-        while (change := self._mailbox.next_changes())[1]:
+        while self._mailbox.changes and (change := self._mailbox.next_changes())[1]:
             wanted, names = change
             mid = self._subscribe(names) if wanted else self._client.unsubscribe(names)[1]
             if mid is not None and wanted:

@@ -337,6 +337,8 @@ class Waker:
 
     def clear(self) -> None:
         """Note that the waiting thread has gone on."""
+        if not self._is_woken:  # who wakes just now interrupts the next wait
+            return
         with self._lock:
             if self._is_woken and not self._closed:
                 self._reader.recv(1)

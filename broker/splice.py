@@ -23,6 +23,8 @@ class Splice:
 
     def __init__(self, sock: Any, counters: Counters) -> None:
         self._sock = sock
+        self.descriptor = int(sock.fileno())
+        """Of the socket, as long as that is open."""
         self._counters = counters
         self._for_paho = bytearray()
         self._ended: OSError | bool = False
@@ -113,10 +115,6 @@ class Splice:
     def hand_on(self, packet: bytes) -> None:
         """Let paho read this."""
         self._for_paho += packet
-
-    def fileno(self) -> int:
-        """Return the socket's descriptor."""
-        return int(self._sock.fileno())
 
     # paho's.
 
