@@ -24,6 +24,8 @@ class Updates(Part):
         Older verdicts of these devices, on updates that went into a version, go.
         """
         long = [one for one in judgements if one.verdict.counted and len(one.body) > self._row_bytes]
+        if long:
+            self._db.sync_owed()  # no row that a power cut may bring back names what they are written over
         end, is_whole = self._bodies.end(job), False
         starts = self._bodies.write(job, [one.body for one in long]) if long else []
         places = dict(zip(map(id, long), starts, strict=True))
