@@ -160,8 +160,8 @@ class Jobs:
 
     def prepare(self) -> None:
         """Use the time in which nothing is waited for: devices train."""
-        for run in self.runs.values():
-            run.prepare()
+        for job in [job for job, run in self.runs.items() if not run.is_prepared]:
+            self.inside(job, Run.prepare)
 
     # All of them.
 

@@ -132,9 +132,15 @@ class Run(Maker):
     def _end_making(self, now: float) -> list[Out]:
         return [*self._carry_out(self.coordinator.receive(self._made(now), now), now), *self._no_round()]
 
-    def prepare(self) -> None:
-        """Do what the next version takes and can be done before it is due."""
+    @property
+    def is_prepared(self) -> bool:
+        """Whether `prepare` has nothing to do."""
+        return self._learner.is_prepared
+
+    def prepare(self, _now: float) -> list[Out]:
+        """Do what the next version takes and can be done before it is due; no message follows."""
         self._learner.prepare()
+        return []
 
     def tick(self, now: float) -> list[Out]:
         """Return the messages that follow from the time alone. Raises StoreError: then reload."""
