@@ -296,8 +296,8 @@ class Run(Maker):
                 self._learner.intake.usual,
             )
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
-        evaluation = b"" if refused else self._learner.intake.evaluation_of(body)
-        return Judgement(verdict, offer, admitted.weight, admitted.norm, body, self._seconds(now), evaluation)
+        seconds = self._seconds(now)
+        return Judgement(verdict, offer, admitted.weight, admitted.norm, body, seconds, admitted.evaluation)
 
     def _seconds(self, now: float) -> float | None:
         """Return how long the round has been open; None where none is."""
