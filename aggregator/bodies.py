@@ -72,10 +72,13 @@ class Bodies:
     @contextlib.contextmanager
     def _opened(self, job: str, flags: int) -> Iterator[int]:
         """Open the file of a job, to be written. Raises StoreError, also for what fails in the block."""
-        path = self._path(job)
+        path, flags = self._path(job), flags | os.O_CLOEXEC
         try:
-            self._folder.mkdir(exist_ok=True)
-            descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+            try:
+                descriptor = os.open(path, flags, 0o644)
+            except FileNotFoundError:
+                self._folder.mkdir(exist_ok=True)
+                descriptor = os.open(path, flags, 0o644)
             try:
                 yield descriptor
             finally:
