@@ -103,7 +103,7 @@ class Learner:
         if sha256 is not None and now.sha256 != sha256:
             raise LearnerError("its model has another SHA-256")
         self._take(now)
-        _ = self.intake
+        _ = self.intake  # so that damage to what it begins with shows here
 
     def _gone_on(self, blob: bytes, steps: Sequence[bytes], number: int, record: bytes) -> Next:
         held = self._opened(blob).held if blob else self._chain.first()._replace(number=number - len(steps))
