@@ -2,7 +2,8 @@
 
 A database writes a megabyte three times (into its log, into its file, and at the end when it is freed), with a checksum
 of each page; here it is written once. What lies where stands in the row of the update, with a checksum over the body,
-so that the row is what counts: a body without a row is nothing, and is written over. A body is on disk before its row.
+so that the row is what counts: a body without a row is nothing, and is written over. A body is written as it comes, and
+on disk before its row.
 
     updates/JOB.bin    body ─ body ─ body ─ …     end: where the next one goes
 """
@@ -11,13 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from aggregator.database import StoreError
+from aggregator.database import StoreError, crc
 from runtime.disk import sync
 
 _sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+class Place(NamedTuple):
+    """Where a body lies, and the checksum over it."""
+
+    at: int
+    n_bytes: int
+    crc: int
 
 
 class Bodies:
@@ -38,28 +48,43 @@ class Bodies:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def write(self, job: str, bodies: Iterable[bytes]) -> list[int]:
-        """Put bodies behind those that are there, on disk, and return where each begins. Raises StoreError."""
+    def put(self, job: str, body: bytes) -> Place:
+        """Write a body behind those that are there, and return where. Raises StoreError."""
         at = self._ends.get(job, 0)
-        starts = []
-        path = self._path(job)
-        try:
-            self._folder.mkdir(exist_ok=True)
-            with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", buffering=0) as file:
-                file.seek(at)
-                for body in bodies:
-                    starts.append(at)
-                    at += _written(file.fileno(), body)
-                if self._synced:
-                    _sync_data(file.fileno())
-            if self._synced and job not in self._named:  # whoever made it may have died before
+        with self._opened(job, os.O_RDWR | os.O_CREAT) as descriptor:
+            left = memoryview(body)
+            while left:
+                left = left[os.pwrite(descriptor, left, at + len(body) - len(left)) :]
+        self._ends[job] = at + len(body)
+        return Place(at, len(body), crc(body))
+
+    def sync(self, job: str) -> None:
+        """Put on disk what was written. Raises StoreError."""
+        if not self._synced:
+            return
+        with self._opened(job, os.O_RDWR) as descriptor:
+            _sync_data(descriptor)
+            if job not in self._named:  # whoever made it may have died before
                 sync(self._folder)
                 sync(self._folder.parent)
                 self._named.add(job)
+
+    @contextlib.contextmanager
+    def _opened(self, job: str, flags: int) -> Iterator[int]:
+        """Open the file of a job, to be written. Raises StoreError, also for what fails in the block."""
+        path, flags = self._path(job), flags | os.O_CLOEXEC
+        try:
+            try:
+                descriptor = os.open(path, flags, 0o644)
+            except FileNotFoundError:
+                self._folder.mkdir(exist_ok=True)
+                descriptor = os.open(path, flags, 0o644)
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {error.strerror}: is there room on its disk?") from error
-        self._ends[job] = at
-        return starts
 
     def end(self, job: str) -> int:
         """Return where the next body goes."""
@@ -99,10 +124,3 @@ class Bodies:
 
     def _path(self, job: str) -> Path:
         return self._folder / f"{job}.bin"
-
-
-def _written(descriptor: int, body: bytes) -> int:
-    left = memoryview(body)
-    while left:
-        left = left[os.write(descriptor, left) :]
-    return len(body)

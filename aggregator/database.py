@@ -2,18 +2,22 @@
 
 What SQLite complains of becomes one of two errors: StoreError where trying again may help (a full disk, a lock, a
 folder that somebody has made read-only), DamageError where it will not (what is stored is not what was written).
-A transaction is all or nothing whatever is raised in it, and on disk (WAL, synchronous = FULL) once it is over.
+A transaction is all or nothing whatever is raised in it, and on disk (WAL, synchronous = FULL) once it is over, or the
+block that has one sync for all of its own (syncs.py).
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from aggregator.syncs import Level, Syncs
+from runtime.disk import sync
 from runtime.failpoints import reach
 
 REMEDY = "restore a backup (fedge aggregator restore)"
@@ -34,6 +38,7 @@ class OutOfRangeError(DamageError):
 
 _RAISED = (sqlite3.Error, MemoryError, UnicodeDecodeError)
 """What comes out of sqlite3: the last two for a size that is damaged, and for damage that it quotes in an error."""
+_sync_data = getattr(os, "fdatasync", os.fsync)
 WRITE_WAITS_S = 5.0
 READ_WAITS_S = 0.5
 """How long another program may have the file to itself before that is an error."""
@@ -70,9 +75,9 @@ class Database:
         any thread, on one at a time.
         """
         self.file = file
-        self._is_synced = synced
-        self._is_lax = False
-        """Whether the last transaction was one that is not synced."""
+        self._is_named = False
+        """Whether the name of the log is on disk: this process has seen to it."""
+        self._syncs = Syncs(self._sync_by if synced else None, self._sync_log)
         mode = "ro" if only_reads else "rwc" if new else "rw"
         patience_s = READ_WAITS_S if only_reads else WRITE_WAITS_S
         try:
@@ -111,6 +116,7 @@ class Database:
 
     def rows(self, what: str, sql: str, values: Sequence[object] = ()) -> Iterator[Row]:
         """Return what a query finds. what: is being read, for people. Raises StoreError or DamageError."""
+        self._syncs.before_reading()
         try:
             # `yield from` would close the cursor of who stops in between, though the file may be closed by then
             for row in self._db.execute(sql, values):  # noqa: UP028
@@ -123,35 +129,46 @@ class Database:
         return next(self.rows(what, sql, values), None)
 
     def transaction(self, what: str) -> Transaction:
-        """Begin BEGIN IMMEDIATE … COMMIT, for a `with`. what: is being written, for people."""
-        self._be_strict()
+        """Begin BEGIN IMMEDIATE … COMMIT, for a `with`. what: is being written, for people. Raises StoreError."""
+        self._syncs.begin()
         return Transaction(self._db, what, self.pending)
 
-    def write_pending(self) -> None:
-        """Write what waits to be taken along, in a transaction that is on disk with the next one. Raises StoreError.
+    def synced_once(self) -> AbstractContextManager[None]:
+        """Put what the transactions of a block have written on disk in one sync, when it is over, however it ends.
 
-        With synchronous = NORMAL no transaction is synced, and a power cut takes the last ones whole; the start of a
-        WAL and a checkpoint are synced as they would be by whoever came next. (OFF would leave out those as well, and
-        then a power cut could mix two states of the file.)
+        Raises StoreError where that cannot be done: then nothing of it may be said.
         """
-        self._be_strict()
-        if self._is_synced:
-            self._is_lax = True
-            self.execute("PRAGMA synchronous = NORMAL")
-        try:
-            with Transaction(self._db, "what has happened", self.pending):
-                pass
-        finally:
-            self._be_strict()
+        return self._syncs.once()
 
-    def _be_strict(self) -> None:
-        """Sync what follows again; whoever cannot have that writes nothing. Raises StoreError."""
-        if not self._is_lax:
-            return
+    def sync_owed(self) -> None:
+        """Put on disk at once what transactions of an open block have written. Raises StoreError."""
+        self._syncs.pay()
+
+    def write_pending(self) -> None:
+        """Write what waits to be taken along, in a transaction that is on disk with the next one. Raises StoreError."""
+        with self._syncs.none(), Transaction(self._db, "what has happened", self.pending):
+            pass
+
+    def _sync_by(self, level: Level) -> None:
+        """Have SQLite sync by this level; whoever cannot have that writes nothing. Raises StoreError."""
         if self._db.in_transaction:  # which could not be rolled back, and in which the setting cannot be changed
             self.execute("ROLLBACK")
-        self.execute("PRAGMA synchronous = FULL")
-        self._is_lax = False
+        self.execute(f"PRAGMA synchronous = {level}")
+
+    def _sync_log(self) -> None:
+        """Put the log on disk; the first time its name as well. Raises StoreError."""
+        log = self.file.with_name(f"{self.file.name}-wal")
+        try:
+            descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _sync_data(descriptor)
+            finally:
+                os.close(descriptor)
+            if not self._is_named:
+                sync(log.parent)
+                self._is_named = True
+        except OSError as error:
+            raise _translated(error, f"{log} cannot be put on disk") from error
 
     @contextmanager
     def reading(self) -> Iterator[None]:

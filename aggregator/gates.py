@@ -55,6 +55,8 @@ class Admitted(NamedTuple):
     """As it came."""
     weight: int
     factor: Factor | None = None
+    evaluation: bytes = b""
+    """How its device scores the base; empty where it does not say."""
 
 
 class Limit(NamedTuple):

@@ -156,7 +156,8 @@ class Intake:
     def restore(self, body: bytes, counted: Counted) -> None:
         """Add an update that was counted before. Raises one of DAMAGE where it is not what it was."""
         number = self._now.held.number if counted.number is None else counted.number
-        delta, said = self._delta(body), self._buffers(body, counted)
+        found = self._split(body)
+        delta, said = found[sections.DELTA], self._buffers(found, counted)
         factor = self._gate(counted.norm, 1).factor if self._rules.gate == "clip" else None
         self._add(delta, self._decode(delta, number), counted.weight, number, factor)
         self._hear(said, counted)
@@ -172,9 +173,9 @@ class Intake:
         """
         base = self._now.held.number if counted.number is None else counted.number
         try:
-            delta = self._delta(body)
-            self.evaluation_of(body)  # it is all as the job has it, or nothing of it counts
-            said = self._buffers(body, counted)
+            found = self._split(body)
+            delta, evaluation = found[sections.DELTA], self._evaluation(found)
+            said = self._buffers(found, counted)  # it is all as the job has it, or nothing of it counts
             update = self._decode(delta, base)
             norm = sums.norm(update, self._coding_of(base))
             admitted = self._gate(norm, counted.weight, counted.device)
@@ -188,7 +189,7 @@ class Intake:
             raise RefusedError(f"{far if norm > self.model_norm else ''}it does not fit the sum", str(error)) from error
         self._hear(said, counted)
         self._note(structs.replace(counted, weight=admitted.weight, norm=norm, factor=admitted.factor))
-        return admitted
+        return admitted._replace(evaluation=evaluation)
 
     def refuse(self, device: str, norm: float = 0.0) -> None:
         """Note that an update to the current base is refused: once, when it is, and after a start again.
@@ -230,24 +231,24 @@ class Intake:
             raise RefusedError(f"how updates to version {number} are coded is not known any more")
         return self._chain.coding(number, terms)
 
-    def _delta(self, body: bytes) -> bytes:
-        """Return the delta of an update. Raises SectionError."""
+    def _split(self, body: bytes) -> Mapping[str, bytes]:
+        """Return the sections of an update, a delta among them. Raises SectionError."""
         found = sections.split(body, self._sections)
         if sections.DELTA not in found:
             raise sections.SectionError('section "delta" is missing')
         if sections.STATISTICS in found:
             raise sections.SectionError('section "statistics" comes too late: its fleet has agreed')
-        return found[sections.DELTA]
+        return found
 
-    def evaluation_of(self, body: bytes) -> bytes:
+    def _evaluation(self, found: Mapping[str, bytes]) -> bytes:
         """Return how the device of an update scores its base; empty where it does not say. Raises SectionError."""
-        found = sections.split(body, self._sections).get(sections.EVALUATION, b"")
-        if found:
+        said = found.get(sections.EVALUATION, b"")
+        if said:
             try:
-                federated.heard(self._spec, "", 1, found)
+                federated.heard(self._spec, "", 1, said)
             except federated.TallyError as error:
                 raise sections.SectionError(f'section "{sections.EVALUATION}" is no scoring: {error}') from error
-        return found
+        return said
 
     # What a net has beside its parameters.
 
@@ -258,16 +259,15 @@ class Intake:
         weights = {one.device: one.weight for one in self.counted if one.number is None}
         return self._heard.mean(weights, median=not self._strategy.weighs)
 
-    def _buffers(self, body: bytes, counted: Counted) -> Buffers | None:
+    def _buffers(self, found: Mapping[str, bytes], counted: Counted) -> Buffers | None:
         """Return the buffers of an update; None of one to an earlier base. Raises SectionError."""
-        base = self._now.held.buffers
-        found = sections.split(body, self._sections).get(sections.BUFFERS)
-        if (found is None) == bool(base):
+        base, content = self._now.held.buffers, found.get(sections.BUFFERS)
+        if (content is None) == bool(base):
             raise sections.SectionError(f'section "{sections.BUFFERS}" is missing')
-        if found is None or counted.number is not None:
+        if content is None or counted.number is not None:
             return None
         try:
-            said = buffers.decode(found, base.spec, base)
+            said = buffers.decode(content, base.spec, base)
             buffers.check_statistics(said)
         except BuffersError as error:
             raise sections.SectionError(f'section "{sections.BUFFERS}": {error}') from error
@@ -322,7 +322,7 @@ class Intake:
 
     def _lighten(self, one: Counted, body: bytes, by: int) -> None:
         """Lighten an update that is in the sum by so much weight."""
-        number, delta = self._now.held.number if one.number is None else one.number, self._delta(body)
+        number, delta = self._now.held.number if one.number is None else one.number, self._split(body)[sections.DELTA]
         for at, late in enumerate(self.late):
             if (late.number, late.weight, late.delta) == (number, one.weight, delta):
                 self.late[at] = late._replace(weight=late.weight - by)

@@ -160,8 +160,8 @@ class Jobs:
 
     def prepare(self) -> None:
         """Use the time in which nothing is waited for: devices train."""
-        for run in self.runs.values():
-            run.prepare()
+        for job in [job for job, run in self.runs.items() if not run.is_prepared]:
+            self.inside(job, Run.prepare)
 
     # All of them.
 
@@ -455,13 +455,15 @@ class Jobs:
     def inside(self, job: str, act: Callable[[Run, float], Iterable[Out]]) -> None:
         """Let a job act, if it is at work: the boundary that its faults do not cross.
 
-        A state that cannot be written now is loaded again soon; what its own code throws puts the job at rest.
+        What it writes is on disk, in one sync, before what it says is sent. A state that cannot be written now is
+        loaded again soon; what its own code throws puts the job at rest.
         """
         run = self.runs.get(job)
         if run is None:
             return
         try:
-            out = contain(lambda: list(act(run, self._clock())), StoreError)
+            with self._store.synced_once():
+                out = contain(lambda: list(act(run, self._clock())), StoreError)
         except DamageError as error:
             self._rest(job, run.spec.name, str(error))
             return

@@ -71,6 +71,8 @@ class Learner:
     lies beside the last one, where there are steps. Raises LearnerError when it is damaged, or another's.
     """
 
+    _intake: Intake | None = None
+
     def __init__(
         self,
         net: Net,
@@ -101,6 +103,7 @@ class Learner:
         if sha256 is not None and now.sha256 != sha256:
             raise LearnerError("its model has another SHA-256")
         self._take(now)
+        _ = self.intake  # so that damage to what it begins with shows here
 
     def _gone_on(self, blob: bytes, steps: Sequence[bytes], number: int, record: bytes) -> Next:
         held = self._opened(blob).held if blob else self._chain.first()._replace(number=number - len(steps))
@@ -124,7 +127,7 @@ class Learner:
     @property
     def terms(self) -> Terms:
         """How updates are coded that leave it."""
-        return self._now.record.choice.terms
+        return self._terms
 
     def terms_of(self, number: int) -> Terms | None:
         """Return how updates are coded that leave the version of this number; None where that is forgotten."""
@@ -137,7 +140,7 @@ class Learner:
     def restore(self, body: bytes, counted: Counted) -> None:
         """Add an update that was counted before to the sum. Raises LearnerError when it is damaged."""
         try:
-            self._intake.restore(body, counted)
+            self.intake.restore(body, counted)
         except DAMAGE as error:
             raise LearnerError(f"a stored update: {error}") from error
 
@@ -148,15 +151,18 @@ class Learner:
 
         number: of its base, where that is not the current one.
         """
-        return self._intake.admit(body, Counted(weight, 0.0, report, number, device))
+        return self.intake.admit(body, Counted(weight, 0.0, report, number, device))
 
     def refuse(self, device: str, norm: float = 0.0) -> None:
         """Note that an update to the current base is refused, now or before a start. norm: where it was for that."""
-        self._intake.refuse(device, norm)
+        self.intake.refuse(device, norm)
 
     @property
     def intake(self) -> Intake:
-        """What has come for the next version."""
+        """What has come for the next version; begun when it is asked for first: no round waits for its memory."""
+        if self._intake is None:
+            kind = Agreeing if agreeing.is_due(self._spec, self._now.held) else Intake
+            self._intake = kind(self._chain, self._spec, self._now, self._sections, self.terms_of)
         return self._intake
 
     def cap(self, share: float, body_of: Callable[[Counted], bytes]) -> dict[str, tuple[int, int]]:
@@ -165,14 +171,15 @@ class Learner:
         As `Intake.cap`, to be called when all have come. Raises LearnerError where a body is not what it was.
         """
         try:
-            return self._intake.cap(share, body_of)
+            return self.intake.cap(share, body_of)
         except DAMAGE as error:
             raise LearnerError(f"a stored update: {error}") from error
 
     def prepare(self) -> None:
-        """Make the hash of the base, which its next version takes; once."""
-        if self.terms.is_sketch and not isinstance(self._intake, Agreeing):
-            _ = self._intake.sum.coding.hash
+        """Begin the sum of the next version, and make the hash of the base, which that takes; once."""
+        self.is_prepared = True
+        if self.terms.is_sketch and not isinstance(self.intake, Agreeing):
+            _ = self.intake.sum.coding.hash
 
     def next(self) -> Next:
         """Return what the sum makes of the model; nothing is changed. Raises LearnerError when it cannot be made."""
@@ -255,25 +262,25 @@ class Learner:
 
     def _next(self) -> Next:
         now, gains = self._now, self._gains(self._now.held)
-        total = self._intake.weight
+        total = self.intake.weight
         if not total:
             raise FoldError("there is no update in its sum")
-        if isinstance(self._intake, Agreeing):
-            return self._intake.next()
-        mean = self._intake.sum.mean() if self._intake.sum.weight else self._intake.sum.zero()
-        rate = gains.published * self._intake.sum.weight / total
+        if isinstance(self.intake, Agreeing):
+            return self.intake.next()
+        mean = self.intake.sum.mean() if self.intake.sum.weight else self.intake.sum.zero()
+        rate = gains.published * self.intake.sum.weight / total
         seen = self._seen(total)
         if self.terms == FLOAT32:
             held, body = self._whole(mean.values * rate, self._buffers())
             record = self._record(now.record.choice, seen, total)
-            return Next(held, record, ((0, body),), self._told(held), self._intake.alarm)
+            return Next(held, record, ((0, body),), self._told(held), self.intake.alarm)
         # of a sketch nothing is rounded at random
         rng = None if self.terms.is_sketch else np.random.default_rng(_seed(mean.values.tobytes()))
-        body = sums.published(mean, self._intake.sum.coding, now.record.down, rate, rng)
+        body = sums.published(mean, self.intake.sum.coding, now.record.down, rate, rng)
         down = Terms(self.terms.m, now.record.down) if self.terms.is_sketch else INT8
         late = tuple(
             Late(now.held.number - one.number, step_near(gains.published * one.share_of(total)), one.terms, one.delta)
-            for one in sorted(self._intake.late, key=LateUpdate.by_value)  # whoever came first
+            for one in sorted(self.intake.late, key=LateUpdate.by_value)  # whoever came first
         )
         noise = self._noise(mean, body, down, seen, rate) * gains.at_once**2
         return self._following(Step(down, body, late), seen, total, noise)
@@ -305,8 +312,8 @@ class Learner:
             after, octave=_octave(noise), recent=recent, since=since, steps=steps, snapshot_bytes=snapshot_bytes
         )
         same = held.model.sha256() == now.model.sha256()  # both are hashed for their heads anyway, and once
-        stands_still = same and any(norm.norm > 0 for norm in self._intake.counted)
-        alarm = SWALLOWED if stands_still else self._intake.alarm
+        stands_still = same and any(norm.norm > 0 for norm in self.intake.counted)
+        alarm = SWALLOWED if stands_still else self.intake.alarm
         return Next(held, after, tuple(ways), self._told(held, noise), alarm)
 
     def _told(self, held: Held, noise: float = 0.0) -> tuple[tuple[str, float], ...]:
@@ -319,7 +326,7 @@ class Learner:
 
     def _buffers(self) -> Buffers:
         """Return the mean of what devices say of the net's buffers."""
-        outcome = self._intake.buffers()
+        outcome = self.intake.buffers()
         for name, who in outcome.far:
             log.warning(
                 "buffer=%s of %d device(s) is far from all others' and left out of the mean: %s",
@@ -338,21 +345,21 @@ class Learner:
 
     def _seen(self, total: int) -> RoundSummary:
         """Sum the round up for the steering. Neither order nor machine matters: by fsum, over what is sorted."""
-        current = [counted for counted in self._intake.counted if counted.number is None]
+        current = [counted for counted in self.intake.counted if counted.number is None]
         single = math.fsum(sorted((c.weight / total) ** 2 * (c.moved * c.moved) for c in current))
         reports = sorted((c.report for c in current if c.report is not None), key=_by_value)
         if len(reports) > steering.MOST_REPORTS:
             middle = len(reports) / steering.MOST_REPORTS
             reports = [reports[int((i + 0.5) * middle)] for i in range(steering.MOST_REPORTS)]
         coded = 0.0
-        if self._intake.sum.weight and self.terms != FLOAT32:  # which steers nothing
-            coded = self._intake.sum.mean_energy() * (self._intake.sum.weight / total) ** 2
+        if self.intake.sum.weight and self.terms != FLOAT32:  # which steers nothing
+            coded = self.intake.sum.mean_energy() * (self.intake.sum.weight / total) ** 2
         added = ADDED[self.terms.bits] * single if self.terms.is_sketch else 0.0
         return RoundSummary(_bounded(coded - added), _bounded(single), tuple(reports))
 
     def _noise(self, mean: sums.Mean, body: bytes, down: Terms, seen: RoundSummary, rate: float) -> float:
         """Return the energy of the noise in the next version, in units of its weights."""
-        d = self._intake.sum.coding.d
+        d = self.intake.sum.coding.d
         if self.terms.is_sketch:
             return rate * rate * steering.noise(d, self.terms, down.bits, seen)
         coding = self._chain.coding(self._now.held.number, down)
@@ -363,7 +370,7 @@ class Learner:
         """Return whether the steps since the last snapshot weigh as much as it does; the first that is trained needs
         none: a grid may be so coarse that nothing is left of it.
         """
-        record, d = self._now.record, self._intake.sum.coding.d
+        record, d = self._now.record, self.intake.sum.coding.d
         heavy = record.since + n_bytes >= max(record.snapshot_bytes, SNAPSHOT_BITS * d // 8)
         is_first = not self._now.held.number or (self._now.held.agreed is not None and not record.weight)
         return not is_first and ((heavy and noise > 0) or record.steps >= MOST_STEPS)
@@ -390,7 +397,7 @@ class Learner:
 
         EDGE bits above it, so that the step of this very round may move it.
         """
-        step = 0.99 * math.sqrt(12 * GRID_SHARE * noise / self._intake.sum.coding.d)
+        step = 0.99 * math.sqrt(12 * GRID_SHARE * noise / self.intake.sum.coding.d)
         of_state = self._strategy.grid(step, self._chain.state(self._now.held), self._spec.aggregate)
         return Grids(step_near(max(step, 2.0 ** (max(self._now.model.exponents) + EDGE))), of_state)
 
@@ -402,11 +409,11 @@ class Learner:
         history = (*self._now.record.history, seen)
         rate = self._gains(held).in_all
         return steering.choose(
-            self._intake.sum.coding.d, choice, history, coding.tolerance / (rate * rate), (held.model.norm / rate) ** 2
+            self.intake.sum.coding.d, choice, history, coding.tolerance / (rate * rate), (held.model.norm / rate) ** 2
         )
 
     def _record(self, choice: Choice, seen: RoundSummary, total: int) -> Record:
-        before, following = self._now.record, self._intake.peers.following()
+        before, following = self._now.record, self.intake.peers.following()
         return Record(
             terms=(choice.terms.m, choice.terms.bits),
             down=choice.down,
@@ -414,15 +421,17 @@ class Learner:
             history=(*before.history, seen)[-max(steering.WINDOWS) :],
             peers=tuple(peer.norm for peer in following),
             whose=tuple((peer.device, peer.number) for peer in following),
-            streaks=tuple(self._intake.streaks.items()),
+            streaks=tuple(self.intake.streaks.items()),
             weight=total,
             left=(*before.left, before.terms)[-MOST_LEFT:] if self._spec.rounds.late == "fold" else (),
         )
 
     def _take(self, now: Next) -> None:
         self._now = now._replace(ways=(), metrics=(), alarm="")
-        kind = Agreeing if agreeing.is_due(self._spec, self._now.held) else Intake
-        self._intake = kind(self._chain, self._spec, self._now, self._sections, self.terms_of)
+        self._terms = now.record.choice.terms
+        self._intake = None
+        self.is_prepared = False
+        """Whether `prepare` has been called for this version."""
 
 
 def _is_whole(step: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from aggregator.learner import LearnerError
 from aggregator.record import Next
 from aggregator.scoring import Pending
 from aggregator.standing import Standing
-from aggregator.store import DamageError, Scored
+from aggregator.store import Claim, DamageError, Scored
 from broker.messages import Metrics, Version
 
 log = logging.getLogger("aggregator.run")  # a job at work speaks under one name
@@ -28,6 +29,8 @@ class _Making(NamedTuple):
     close: Close
     following: Next
     scores: Pending
+    claims: Sequence[Claim]
+    """What its updates say of themselves."""
 
 
 class Maker(Standing):
@@ -42,7 +45,8 @@ class Maker(Standing):
         """
         self._marks.enter(self.job, "commit", f"version {close.attempt.base.following()} was made")
         try:
-            close = self._capped(close)
+            claims = self._store.claims(self.job)
+            close = self._capped(close, claims)
             following = self._learner.next()
         except LearnerError as error:
             self._marks.leave(self.job, "commit")
@@ -54,10 +58,11 @@ class Maker(Standing):
             self._marks.leave(self.job, "commit")
             raise
         held = following.held
-        self._making = _Making(close, following, self._scoring.begin(held.model, now, held.agreed, held.buffers))
+        scores = self._scoring.begin(held.model, now, held.agreed, held.buffers)
+        self._making = _Making(close, following, scores, claims)
         return self._made(now) if self._making.scores.is_done else None
 
-    def _capped(self, close: Close) -> Close:
+    def _capped(self, close: Close, claims: Sequence[Claim]) -> Close:
         """Let no device weigh more than its share, and return the end of the round with who was changed, and how.
 
         Raises LearnerError.
@@ -80,7 +85,7 @@ class Maker(Standing):
             close,
             reason=remarks.on_reason(close.reason, share or 1.0, capped),
             fates=remarks.on_fates(
-                close.fates, intake.clipped, capped, self._clamped(close.attempt.shift), usual=intake.usual
+                close.fates, intake.clipped, capped, self._clamped(claims, close.attempt.shift), usual=intake.usual
             ),
         )
 
@@ -104,7 +109,7 @@ class Maker(Standing):
                 self._marks.leave(self.job, "commit")
         version = Version(base.generation, following.held.number)
         assert version == self.version.following(), f"{version} follows {self.version}"  # noqa: S101 -- it is not durable yet
-        metrics = dict(following.metrics) | evaluation.measured(scores, self._store.claims(self.job))
+        metrics = dict(following.metrics) | evaluation.measured(scores, making.claims)
         if unscored:
             metrics["unscored"] = 1.0
         left = self.poll.scored(base, self._history[-1])

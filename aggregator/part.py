@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from aggregator.bodies import Bodies
 from aggregator.database import Database, Row, StoreError, Transaction
@@ -22,6 +22,13 @@ class Part:
     """What has happened, and waits to be written along with what is written anyhow."""
     _row_bytes: int
     """The longest body of an update that lies in its row."""
+
+    def synced_once(self) -> AbstractContextManager[None]:
+        """Put what a block writes on disk in one sync, when it is over; before, nothing of it may be said.
+
+        Raises StoreError where that cannot be done.
+        """
+        return self._db.synced_once()
 
     def _rows(self, job: str, table: str, sql: str, values: Sequence[object]) -> Iterator[Row]:
         return self._db.rows(f"job {job}, table {table},", sql, values)

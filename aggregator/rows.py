@@ -15,6 +15,7 @@ from typing import Annotated, Literal, NamedTuple, TypeGuard, TypeVar
 import msgspec
 from msgspec import Meta, Struct, structs
 
+from aggregator.bodies import Place
 from aggregator.database import REMEDY, REPAIR, DamageError, OutOfRangeError, Row, crc
 from aggregator.effects import Attempt, Close
 from broker.ceilings import MOST_CHUNKS, MOST_GENERATION, Generation, Number
@@ -67,7 +68,8 @@ class Claim(Struct, frozen=True):
 class Judgement(NamedTuple):
     """A verdict and what it is on: the offer, the weight and the norm of a counted update, and its body.
 
-    seconds: from the opening of its round to its coming. evaluation: how its device scores the base.
+    place: where that lies already, and not here. seconds: from the opening of its round to its coming. evaluation: how
+    its device scores the base.
     """
 
     verdict: Verdict
@@ -77,6 +79,7 @@ class Judgement(NamedTuple):
     body: bytes = b""
     seconds: float | None = None
     evaluation: bytes = b""
+    place: Place | None = None
 
 
 class UpdateRow(Claim, frozen=True):
@@ -370,17 +373,17 @@ def _who(device: str) -> int:
     return zlib.crc32(device.encode()) % 65_535 + 1
 
 
-def judged(one: Judgement, at: int | None = None) -> tuple[object, ...]:
-    """Return a row of updates. at: where its body lies, if that is not in the row."""
-    verdict, offer = one.verdict, one.offer
+def judged(one: Judgement) -> tuple[object, ...]:
+    """Return a row of updates."""
+    verdict, offer, place = one.verdict, one.offer, one.place
     kept = one.body if verdict.counted else None
+    at, n_bytes, checksum = place or (None, None, None if kept is None else crc(kept))
     n_examples, loss = (offer.n_examples, offer.loss) if offer else (0, None)
     report = report_of(offer) if offer else None
     told = (None, None) if report is None else (report.curvature, report.gain)
     return (
         *(verdict.job, verdict.device, verdict.base.generation, verdict.base.number, verdict.digest, verdict.refused),
-        *(n_examples, one.weight, one.norm, loss, kept if at is None else b""),
-        *(None if kept is None else crc(kept), *told, at, None if at is None else len(one.body)),
+        *(n_examples, one.weight, one.norm, loss, kept, checksum, *told, at, n_bytes),
         *(None if offer is None else offer.n_bytes, one.seconds, sealed(one.evaluation) if one.evaluation else None),
     )
 

@@ -132,9 +132,15 @@ class Run(Maker):
     def _end_making(self, now: float) -> list[Out]:
         return [*self._carry_out(self.coordinator.receive(self._made(now), now), now), *self._no_round()]
 
-    def prepare(self) -> None:
-        """Do what the next version takes and can be done before it is due."""
+    @property
+    def is_prepared(self) -> bool:
+        """Whether `prepare` has nothing to do."""
+        return self._learner.is_prepared
+
+    def prepare(self, _now: float) -> list[Out]:
+        """Do what the next version takes and can be done before it is due; no message follows."""
         self._learner.prepare()
+        return []
 
     def tick(self, now: float) -> list[Out]:
         """Return the messages that follow from the time alone. Raises StoreError: then reload."""
@@ -252,8 +258,8 @@ class Run(Maker):
         return [], self._judge(self._weighed(offer, weight, body, now), now)
 
     def _judge(self, judgement: Judgement, now: float) -> list[Effect]:
-        """Make a verdict durable, together with those that come in one go with it."""
-        self._unwritten.append(judgement)
+        """Have a verdict made durable, together with those that come in one go with it. Raises StoreError."""
+        self._unwritten.append(self._store.place(self.job, judgement))
         self.unsettled_bytes += len(judgement.body)
         verdict = judgement.verdict
         if verdict.refused and verdict.base == self.version:
@@ -290,8 +296,8 @@ class Run(Maker):
                 self._learner.intake.usual,
             )
         verdict = Verdict(offer.device, self.job, offer.base, echo(offer), refused=refused)
-        evaluation = b"" if refused else self._learner.intake.evaluation_of(body)
-        return Judgement(verdict, offer, admitted.weight, admitted.norm, body, self._seconds(now), evaluation)
+        seconds = self._seconds(now)
+        return Judgement(verdict, offer, admitted.weight, admitted.norm, body, seconds, admitted.evaluation)
 
     def _seconds(self, now: float) -> float | None:
         """Return how long the round has been open; None where none is."""

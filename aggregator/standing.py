@@ -24,6 +24,7 @@ from aggregator.shelf import Shelf
 from aggregator.signed import SignedSpec
 from aggregator.store import (
     BodyRow,
+    Claim,
     DamageError,
     JobRow,
     Judgement,
@@ -303,13 +304,13 @@ class Standing:
         share = self.spec.rounds.max_share
         return shares.USUAL if share is None and self._stated_rows else share
 
-    def _clamped(self, shift: int) -> dict[str, tuple[int, int]]:
-        believed, claims = self.coordinator.ledger.believed, self._store.claims(self.job)
+    def _clamped(self, claims: Sequence[Claim], shift: int) -> dict[str, tuple[int, int]]:
+        believed = self.coordinator.ledger.believed
         return scale.clamped(((claim.device, believed(claim.device, claim.n_examples)) for claim in claims), shift)
 
     def fates(self) -> dict[str, str]:
         """Return for every device of the open round what has become of it so far."""
-        intake, clamped = self._learner.intake, self._clamped(self.coordinator.shift)
+        intake, clamped = self._learner.intake, self._clamped(self._store.claims(self.job), self.coordinator.shift)
         return remarks.on_fates(self.coordinator.fates(), intake.clipped, {}, clamped, usual=intake.usual)
 
     @property

@@ -1,8 +1,9 @@
 """What the aggregator must not forget, in one SQLite file.
 
-Every method that writes is one transaction, on disk when it returns; every one that reads gives what was written or
-raises DamageError, which names the job: a job that is damaged is no reason for another to rest. Retained topics at the
-broker are a projection of what stands here.
+Every method that writes is one transaction, on disk when it returns, or when the block is over that has one sync for
+all of its own (`synced_once`); every one that reads gives what was written or raises DamageError, which names the job:
+a job that is damaged is no reason for another to rest. Retained topics at the broker are a projection of what stands
+here.
 
     schema.py        the tables, and how older files become like new ones
     generations.py   who this store is, and what follows when its file was copied, moved or restored

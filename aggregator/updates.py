@@ -18,20 +18,31 @@ from runtime.failpoints import reach
 class Updates(Part):
     """What stands in the table `updates`, and in those of contributions.py."""
 
+    def place(self, job: str, one: Judgement) -> Judgement:
+        """Return a judgement whose body lies where it is to be, if it is too long for a row and counted.
+
+        It is on disk with its verdict; a body without one is nothing. Raises StoreError.
+        """
+        if not one.verdict.counted or len(one.body) <= self._row_bytes:
+            return one
+        self._db.sync_owed()  # no row that a power cut may bring back names what it is written over
+        return one._replace(body=b"", place=self._bodies.put(job, one.body))
+
     def add_verdicts(self, job: str, judgements: Sequence[Judgement]) -> None:
         """Make verdicts on updates to one job durable, with the counted updates themselves, all of them or none.
 
         Older verdicts of these devices, on updates that went into a version, go.
         """
-        long = [one for one in judgements if one.verdict.counted and len(one.body) > self._row_bytes]
-        end, is_whole = self._bodies.end(job), False
-        starts = self._bodies.write(job, [one.body for one in long]) if long else []
-        places = dict(zip(map(id, long), starts, strict=True))
+        end, is_whole = min([self._bodies.end(job), *(one.place.at for one in judgements if one.place)]), False
+        devices = msgspec.json.encode([one.verdict.device for one in judgements]).decode()
         try:
+            placed = [self.place(job, one) for one in judgements]
+            if any(one.place for one in placed):
+                self._bodies.sync(job)
             with self._writing(job) as write:
-                write(_FORGET_VERDICTS, (job, msgspec.json.encode([one.verdict.device for one in judgements]).decode()))
-                for one in judgements:
-                    write(_ADD_UPDATE, rows.judged(one, places.get(id(one))))
+                write(_FORGET_VERDICTS, (job, devices))
+                for one in placed:
+                    write(_ADD_UPDATE, rows.judged(one))
                     reach("store.add_verdict.within", one.verdict)
                 is_whole = True
         except StoreError:

@@ -38,8 +38,8 @@ _Sync = CFUNCTYPE(c_int, c_void_p, c_int)
 
 
 @contextmanager
-def counted() -> Iterator[Callable[[], int]]:
-    """Give what says how often a file that was opened in this block has been synced."""
+def counted(then: Callable[[], object] = lambda: None) -> Iterator[Callable[[], int]]:
+    """Give what says how often a file that was opened in this block has been synced. then: is called after each."""
     library = ctypes.CDLL(_sqlite3.__file__)
     library.sqlite3_vfs_find.restype = POINTER(_Vfs)
     vfs = library.sqlite3_vfs_find(None).contents
@@ -52,7 +52,9 @@ def counted() -> Iterator[Callable[[], int]]:
 
             def sync(file: int, flags: int) -> int:
                 syncs[0] += 1
-                return int(before(file, flags))
+                result = int(before(file, flags))
+                then()
+                return result
 
             own, between = _Methods.from_buffer_copy(methods), _Sync(sync)
             own.sync = cast(between, c_void_p).value

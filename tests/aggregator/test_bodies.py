@@ -105,7 +105,7 @@ def test_a_disk_that_is_full_for_a_body_is_a_store_error_and_nothing_is_written(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "pwrite", full)
         with pytest.raises(StoreError, match="No space left on device: is there room on its disk"):
             store.add_verdicts("j", [judged("a", b"short"), judged("b", LONG)])
     assert (held(store), store.verdicts("j")) == ({}, [])
@@ -399,14 +399,38 @@ def test_bodies_are_on_disk_before_their_rows(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("aggregator.bodies._sync_data", lambda _: synced.append("data"))
     monkeypatch.setattr("aggregator.bodies.sync", lambda path: synced.append(path.name))
     bodies = Bodies(tmp_path / "updates", synced=True)
-    assert bodies.write("j", [LONG, LONGER]) == [0, len(LONG)]
+    assert [bodies.put("j", body).at for body in (LONG, LONGER)] == [0, len(LONG)]
+    assert synced == []
+    bodies.sync("j")
     assert synced == ["data", "updates", tmp_path.name]
-    bodies.write("j", [LONG])
+    bodies.put("j", LONG)
+    bodies.sync("j")
     assert synced[3:] == ["data"]
     assert bodies.read("j", len(LONG), len(LONGER)) == LONGER
     assert bodies.read("other", 0, 5) == b""
-    Bodies(tmp_path / "updates", synced=True).write("j", [LONG])
+    Bodies(tmp_path / "updates", synced=True).sync("j")
     assert synced[4:] == ["data", "updates", tmp_path.name]  # whoever made the file may have died before
+
+
+def test_a_body_is_written_as_it_comes_and_its_row_names_it(store: Store) -> None:
+    store.add_verdicts("j", [judged("a", LONG)])
+    placed = [store.place("j", judged(name, body)) for name, body in (("b", LONGER), ("c", b"short"))]
+    assert [(one.body, one.place and one.place.at) for one in placed] == [(b"", len(LONG)), (b"short", None)]
+    refused = judged("d", LONG, refused="absurd")
+    assert store.place("j", refused) is refused
+    assert held(store) == {"a": LONG}
+    store.add_verdicts("j", [*placed, judged("e", LONG)])
+    assert held(store) == {"a": LONG, "b": LONGER, "c": b"short", "e": LONG}
+
+
+def test_where_the_rows_of_bodies_cannot_be_written_the_next_ones_are_written_over_them(store: Store) -> None:
+    store.add_verdicts("j", [judged("a", LONG)])
+    placed = [store.place("j", judged(name, LONGER)) for name in "bc"]
+    store._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.add_verdicts("j", placed)
+    store._db.execute("PRAGMA query_only = OFF")
+    assert store._bodies.end("j") == len(LONG)
 
 
 def test_the_name_of_a_file_is_on_disk_before_a_row_whatever_failed_before(
@@ -420,10 +444,11 @@ def test_the_name_of_a_file_is_on_disk_before_a_row_whatever_failed_before(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "pwrite", full)
         with pytest.raises(StoreError):
-            bodies.write("j", [LONG])
-    bodies.write("j", [LONG])
+            bodies.put("j", LONG)
+    bodies.put("j", LONG)
+    bodies.sync("j")
     assert synced == ["updates", tmp_path.name]
 
 

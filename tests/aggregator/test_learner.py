@@ -25,7 +25,7 @@ from msgspec import structs
 
 from aggregator import learner as learners
 from aggregator.gates import RefusedError
-from aggregator.intake import LEAST_LATE, MOST_LATE, Counted
+from aggregator.intake import LEAST_LATE, MOST_LATE, Counted, Intake
 from aggregator.learner import (
     GRID_SHARE,
     LONGEST_IN_GROUP,
@@ -301,6 +301,27 @@ def test_a_version_that_is_taken_begins_with_an_empty_sum() -> None:
 def test_version_0_is_drawn_from_the_seed() -> None:
     assert start(NET, job()).model == initial(NET.spec, 0)
     assert start(NET, job(seed=4)).held == Held(0, initial(NET.spec, 4))
+
+
+# What is made when.
+
+
+def test_taking_a_version_makes_nothing_for_the_next_one_and_preparing_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    begin = Intake.__init__
+
+    def noted(self: Intake, *args: object) -> None:
+        begun.append(self)
+        begin(self, *args)  # type: ignore[arg-type]  # as they came
+
+    learner = fresh(job())
+    monkeypatch.setattr(Intake, "__init__", noted)
+    for _ in versions(learner, 1):
+        assert begun == []
+    assert (begun, learner.is_prepared) == ([], False)
+    learner.prepare()
+    assert (begun, learner.is_prepared) == ([learner.intake], True)
+    assert "hash" in vars(learner.intake.sum.coding)
 
 
 # The bodies of a version.

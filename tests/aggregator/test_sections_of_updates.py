@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from aggregator.store import Store
+from aggregator.store import Judgement, Store
 from edge_agent import trainer
 from edge_agent.outbox import Outbox
 from edge_agent.work import Work
@@ -45,9 +45,12 @@ def test_with_its_row_it_goes_through_disk_wire_and_store_and_the_model_is_the_s
     have_jobs_want(len(said), monkeypatch)
     kept: list[bytes] = []
     add = Store.add_verdicts
-    monkeypatch.setattr(
-        Store, "add_verdicts", lambda self, job, some: (kept.extend(one.body for one in some), add(self, job, some))[1]
-    )
+
+    def noted(self: Store, job: str, some: Sequence[Judgement]) -> None:
+        add(self, job, some)
+        kept.extend(self.body_of(job, one.verdict.device, one.verdict.base.number) for one in some)
+
+    monkeypatch.setattr(Store, "add_verdicts", noted)
     put: list[bytes] = []
     put_ = Outbox.put
     monkeypatch.setattr(
