@@ -34,6 +34,7 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 Integer = TypeVar("Integer", np.int32, np.int64)
+Unsigned = TypeVar("Unsigned", np.uint32, np.uint64)
 
 
 class Plan(NamedTuple):
@@ -79,10 +80,10 @@ def shape(wanted: int) -> tuple[int, int]:
 class Hash:
     """The hash and the signs of a plan, made once a base: 5 bytes a coordinate, 1 a bucket.
 
-    What is kept is the hash the other way round: for each row, and in the order of the buckets, which of its
-    coordinates falls into each. A row is an affine permutation, so its inverse is one too. With that folding gathers,
-    a slab of rows at a time; spreading gathers too, by the hash itself, which is made piece by piece as it goes:
-    to read here and there costs a third of writing here and there.
+    What is kept, but where a row has a bucket for every coordinate, is the hash the other way round: for each row, and
+    in the order of the buckets, which of its coordinates falls into each. A row is an affine permutation, so its
+    inverse is one too. With that folding gathers, a slab of rows at a time; spreading gathers too, by the hash itself,
+    which is made piece by piece as it goes: to read here and there costs a third of writing here and there.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -100,12 +101,17 @@ class Hash:
     def _slabs(self) -> list[Int32]:
         """int32, shape (rows, m): which of the coordinates of these rows falls into each bucket; for who folds."""
         m, n = self.plan.m, max(1, SLAB // self.plan.m)
-        inverse = [pow(factor, -1, m) for factor in self._factors]
-        back = [-factor * shift % m for factor, shift in zip(inverse, self._shifts, strict=True)]
+        inverse, back = self._inverse()
         slabs = [affine(inverse[at : at + n], back[at : at + n], m) for at in range(0, len(inverse), n)]
         for source in slabs:
             source += np.arange(0, source.size, m, dtype=np.int32)[:, None]
         return slabs
+
+    def _inverse(self) -> tuple[list[int], list[int]]:
+        """Return the factors and the shifts of the rows the other way round."""
+        m = self.plan.m
+        inverse = [pow(factor, -1, m) for factor in self._factors]
+        return inverse, [-factor * shift % m for factor, shift in zip(inverse, self._shifts, strict=True)]
 
     @property
     def bucket(self) -> Int32:
@@ -119,14 +125,7 @@ class Hash:
         """
         d, m = self.plan.d, self.plan.m
         if d <= m:
-            found = np.empty(m, values.dtype)
-            for at in range(0, m, PIECE):
-                index = self._slabs[0][0, at : at + PIECE]
-                piece = values.take(index, out=found[at : at + PIECE], mode="clip")
-                piece *= self.sign.take(index, mode="clip")
-                piece[index >= d] = 0  # the row is longer than what there is
-            found *= self.turn
-            return found
+            return self._placed(values)
         sums: npt.NDArray[np.floating] = np.zeros(m)
         signed = np.empty(self._slabs[0].size, values.dtype)
         start = 0
@@ -141,6 +140,23 @@ class Hash:
             start = stop
         sums *= self.turn
         return sums
+
+    def _placed(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Return the buckets where each holds one coordinate at most. Indices are not kept: they are as many as those.
+
+        The index is made in the type that `take` wants, for both arrays that it is used on.
+        """
+        d, m = self.plan.d, self.plan.m
+        far, near = _affine_parts(*self._inverse(), m)
+        found, step = np.empty(m, values.dtype), max(1, PIECE // near.size)
+        for at in range(0, far.size, step):
+            index = _within((far[0, at : at + step, None] + near).view(np.uint64), m).view(np.int64).reshape(-1)
+            piece = found[at * near.size :][: index.size]
+            values.take(index, out=piece, mode="clip")
+            piece *= self.sign.take(index, mode="clip")
+            piece[index >= d] = 0  # the row is longer than what there is
+            piece *= self.turn[at * near.size :][: index.size]
+        return found
 
     def unfold(self, buckets: npt.NDArray[Integer]) -> npt.NDArray[Integer]:
         """Return what buckets make of every coordinate: x_i = sign_i * turn_b * y_b, exact integers, shape (d,)."""
@@ -169,9 +185,13 @@ def affine(factors: Sequence[int], shifts: Sequence[int], m: int) -> Int32:
     total = far.astype(np.uint32)[:, :, None] + near.astype(np.uint32)[:, None, :]
     flat = total.reshape(-1)
     for at in range(0, flat.size, PIECE):
-        piece = flat[at : at + PIECE]
-        np.minimum(piece, piece - np.uint32(m), out=piece)  # below zero it wraps, and is the larger one
+        _within(flat[at : at + PIECE], m)
     return total.reshape(len(factors), m).view(np.int32)
+
+
+def _within(total: npt.NDArray[Unsigned], m: int) -> npt.NDArray[Unsigned]:
+    """Return numbers below 2 * m modulo m, in their own memory."""
+    return np.minimum(total, total - total.dtype.type(m), out=total)  # below zero it wraps, and is the larger one
 
 
 def _affine_parts(factors: Sequence[int], shifts: Sequence[int], m: int) -> tuple[Int64, Int64]:
