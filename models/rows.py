@@ -5,6 +5,7 @@ Whoever makes the arrays of a net carves them out of a row, and whoever wants th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -19,9 +20,10 @@ Kind = TypeVar("Kind", bound=np.generic)
 def carved(row: npt.NDArray[Kind], spec: Spec) -> tuple[npt.NDArray[Kind], ...]:
     """Return a row as the tensors of a net: views of it."""
     tensors, at = [], 0
-    for tensor in spec:
-        tensors.append(row[at : at + tensor.size].reshape(tensor.shape))
-        at += tensor.size
+    for _, shape in spec:
+        end = at + math.prod(shape)
+        tensors.append(row[at:end].reshape(shape))
+        at = end
     return tuple(tensors)
 
 
@@ -31,6 +33,12 @@ def row_of(tensors: Sequence[npt.NDArray[Kind]]) -> npt.NDArray[Kind]:
     if isinstance(whole, np.ndarray) and _are_pieces(tensors, whole):
         return whole
     return np.concatenate([tensor.reshape(-1) for tensor in tensors])
+
+
+def is_finite(row: Float32) -> bool:
+    """Return whether every number of a row is finite: a sum of squares shows it, unless that overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.dot(row, row)) or np.isfinite(row).all())
 
 
 def params_of(row: Float32, spec: Spec) -> Params:
