@@ -145,13 +145,13 @@ class Hash:
     def _by_piece(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """Return the same, row by row: sums of the same slabs, to the same bits.
 
-        Where rows are as long as the net, or half as long, a piece of them at a time: no other memory is so large.
+        Where rows are as long as the net, or nearly, a piece of them at a time: no other memory is so large.
         """
         d, m = self.plan.d, self.plan.m
         far, near = _affine_parts(*self._inverse(), m)
         n_rows, fine = near.shape
         found: npt.NDArray[np.floating] = np.zeros(m, values.dtype if d <= m else np.float64)
-        step = m // fine if n_rows > 2 else max(1, PIECE // fine)
+        step = m // fine if n_rows > 4 else max(1, PIECE // fine)
         for at in range(0, m // fine, step):
             piece = found[at * fine : (at + step) * fine]
             part = np.zeros_like(piece)
