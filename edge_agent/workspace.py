@@ -24,7 +24,6 @@ from edge_agent.participant import Participant
 from edge_agent.reading import Readings
 from edge_agent.resources import Resources
 from edge_agent.slots import Calibrate, Install
-from models.buffers import Buffers
 from models.chain import Held
 from models.codec import Coding, Terms
 from models.data.dataset import Dataset
@@ -32,7 +31,7 @@ from models.data.source import Source
 from models.frozen import Find
 from models.job import JobSpec
 from models.nets.net import Net
-from models.params import Float32, Params
+from models.params import Float32
 from models.trail import Trail
 from models.training.train import TrainingState, TrainingStep
 from runtime.faults import Marks
@@ -86,9 +85,8 @@ class Training(Struct):
     net: Net
     """Which takes the rows as they are, and has the buffers of its base."""
     rows: Rows
-    start: Params
-    buffers: Buffers
-    """Of its base."""
+    held: Held
+    """Its base."""
     steps: Iterator[TrainingStep]
     state: TrainingState
     loss: float | None
