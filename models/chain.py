@@ -166,7 +166,10 @@ class Chain:
 
     def coding(self, number: int, terms: Terms) -> Coding:
         """Return how updates are coded that leave the version of this number. Raises CodecError for wrong terms."""
-        coding = Coding(self.spec, terms, f"{self._job.seed}:{number}")
+        key = f"{self._job.seed}:{number}"
+        if self._last is not None and (self._last.key, self._last.terms) == (key, terms):
+            return self._last
+        coding = Coding(self.spec, terms, key)
         if terms.is_sketch:
             if self._last is not None and self._last.plan == coding.plan:
                 coding.hash = self._last.hash  # the same for the updates that leave a version and for their sum

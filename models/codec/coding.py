@@ -39,12 +39,12 @@ class Coding:
         self.d = n_parameters(spec)
         if not terms.are_for(self.d):
             raise CodecError(f"no update of {self.d} coordinates is coded in {terms.m} buckets of {terms.bits} bits")
-        self._key = key
+        self.key = key
 
     @cached_property
     def plan(self) -> Plan:
         """The plan of a sketch."""
-        return plan(self.d, self.terms.m, self._key)
+        return plan(self.d, self.terms.m, self.key)
 
     @cached_property
     def hash(self) -> Hash:
