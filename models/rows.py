@@ -48,17 +48,8 @@ def params_of(row: Float32, spec: Spec) -> Params:
 
 def copy_of(params: Params) -> Params:
     """Return a copy, in a row."""
-    copies = room_for(params)
-    for name, values in params.items():
-        copies[name][...] = values
-    return copies
-
-
-def room_for(params: Params) -> Params:
-    """Return arrays of the same shapes whose content is anything, in a row: as large as any other row of the net, so
-    that one takes the memory that another has left.
-    """
-    return params_of(np.empty(sum(values.size for values in params.values()), np.float32), spec_of(params))
+    row = np.concatenate([values.reshape(-1) for values in params.values()]) if params else np.empty(0, np.float32)
+    return params_of(row, spec_of(params))
 
 
 def _are_pieces(tensors: Sequence[npt.NDArray[Any]], whole: npt.NDArray[Any]) -> bool:

@@ -24,7 +24,6 @@ from models.job import TrainSpec
 from models.nets.batches import quietly
 from models.nets.net import Net
 from models.params import Beside, Params
-from models.rows import room_for
 from models.training import schedule
 from models.training.checkpoint import CheckpointError, TrainingState, copy, from_bytes, to_bytes
 from models.training.optimizers import OPTIMIZERS, Kept, Pace, clipped, init
@@ -116,7 +115,7 @@ def steps(
     _check_position(state, train, n_batches)
     state = _prepare(state if in_place else copy(state), train)
     base, takes_rate = learning_rate(train, version_number), OPTIMIZERS[train.optimizer].takes_rate
-    changes = room_for(state.params)
+    changes = {name: np.empty_like(p) for name, p in state.params.items()}
     while state.epoch < train.epochs:
         order = rows_of(state.seed, state.epoch, len(data.X))
         for batch in range(state.batch, n_batches):
