@@ -176,8 +176,9 @@ class Hash:
         m = self.plan.m
         some, sign = values[row * m : (row + 1) * m], self.sign[row * m : (row + 1) * m]
         if index.size == m:
-            signed = np.zeros(m, values.dtype)
+            signed = np.empty(m, values.dtype)
             np.multiply(some, sign, out=signed[: some.size])
+            signed[some.size :] = 0
             return signed.take(index, mode="wrap")
         if some.size < m:
             np.subtract(index, m, out=index, where=index >= m)
