@@ -6,7 +6,7 @@ from the model alone, and what blocks come to adds up exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from models.data.dataset import Dataset
 from models.job import JobSpec
@@ -45,8 +45,8 @@ class Scoring:
 
     __slots__ = ("_at", "_held_out", "_net", "_params", "_spec", "_tally")
 
-    def __init__(self, net: Net, params: Params, held_out: Dataset | None, spec: JobSpec) -> None:
-        """Begin. params: of the version; they must stay as they are until it is over. held_out: `rows_of` its data."""
+    def __init__(self, net: Net, params: Callable[[], Params], held_out: Dataset | None, spec: JobSpec) -> None:
+        """Begin. params: makes those of the version, if there is something to score. held_out: `rows_of` its data."""
         self._net = net
         self._params = params
         self._held_out = held_out if scores_versions(spec) else None
@@ -59,10 +59,11 @@ class Scoring:
         model = self._spec.model
         n = 0 if self._held_out is None else len(self._held_out.y)
         rows = max(1, min(ROWS, CELLS // max(model.inputs, model.outputs)))
+        params = self._params() if self._at < n else {}
         while self._at < n and self._held_out is not None:
             some = slice(self._at, self._at + rows)
             with quietly():
-                answers = self._net.predict(self._params, self._held_out.X[some])
+                answers = self._net.predict(params, self._held_out.X[some])
             here = tally.tally(model, answers, self._held_out.y[some], curves=curves_of(self._spec))
             self._tally = here if self._tally is None else tally.merged((self._tally, here))
             self._at += rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from edge_agent.afterword import Afterword
 from edge_agent.effects import Connected, Disconnected, ParticipantEvent
@@ -60,7 +61,7 @@ class LastVersion(RowReader):
         self.n_examples = len(data.y)
         held = self._trail.now
         net = normalised(buffered(self.net, held.buffers), self.spec.contract, held.agreed)
-        said.scoring = Scoring(net, held.model.params(self.net.spec), scored, self.spec)
+        said.scoring = Scoring(net, partial(held.model.params, self.net.spec), scored, self.spec)
 
     def _score_for(self, until: float, now: float, clock: Callable[[], float]) -> None:
         """Take steps of scoring the last version until then; at their end, have it offered."""

@@ -33,8 +33,9 @@ class Reporter:
     ) -> tuple[tuple[float, ...], Probed | None]:
         """Measure on a base, where it is this device's turn; return the report, and what the next one builds on.
 
-        start: the params of the base. octave: of its noise, 0 where that is not known. last: what this one builds on.
-        The report is [curvature, gain] (models/training/probe.py), or () where there is nothing to tell.
+        start: the params of the base, which may be used up. octave: of its noise, 0 where that is not known. last: what
+        this one builds on. The report is [curvature, gain] (models/training/probe.py), or () where there is nothing to
+        tell.
         """
         before = None if last is None else last.version.number
         if self._spec.coding.buckets is not None or not probe.is_due(self._device, base.number, before):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from broker.messages import Failure, Version
 from edge_agent.effects import Train, Trained, TrainingFailed
@@ -83,11 +84,17 @@ class Trainer(LastVersion):
         net = normalised(buffered(self.net, held.buffers), self.spec.contract, held.agreed)
         number, advice = effect.base.number, self.spec.contract.advice
         steps = train.steps(
-            net, state, rows.data, self.spec.train, version_number=number, weights=weights, advice=advice
+            *(net, state, rows.data, self.spec.train),
+            version_number=number,
+            weights=weights,
+            in_place=True,
+            advice=advice,
         )
         self.failure = None
-        scoring = Scoring(net, start, rows_of(rows.data, self.spec), self.spec)
-        self._training = Training(effect, net, rows, start, held.buffers, steps, state, loss, now, scoring)
+        # Those of the base are made again where they are wanted: there is no room for them beside the training.
+        made = partial(held.model.params, self.net.spec)
+        scoring = Scoring(net, made, rows_of(rows.data, self.spec), self.spec)
+        self._training = Training(effect, net, rows, held, steps, state, loss, now, scoring)
         log.info("training job=%s base=%s examples=%d", self.job, effect.base, n)
         return []
 
@@ -159,13 +166,14 @@ class Trainer(LastVersion):
         base, (m, bits, octave) = training.effect.base, training.effect.terms
         terms = Terms(m, bits)
         training.steps = iter(())  # with what a step works in
-        delta = _without(training.state.params, training.start)
+        start = training.held.model.params(self.net.spec)
+        delta = _without(training.state.params, start)
         told: tuple[float, ...] = ()
         probed = None
         if terms.is_sketch:
             reporter = Reporter(self._device, self.spec, training.net, self._chain)
-            told, probed = reporter.report(base, training.start, training.rows.data, octave, self._outbox.probed)
-        training.start.clear()  # nothing more is measured on it
+            told, probed = reporter.report(base, start, training.rows.data, octave, self._outbox.probed)
+        start.clear()  # nothing more is measured on it
         coding = self._coding(training.effect)  # which holds a hash of all coordinates
         rng = rng_of(self.spec.seed, base.number, self._device) if coding.is_random else None
         coded = coding.encode(delta, rng)
@@ -182,7 +190,7 @@ class Trainer(LastVersion):
     def _buffers(self, training: Training) -> bytes:
         """Return what training has made of the buffers; empty where the net has none. Raises CodecError."""
         now = buffers.named(training.state.buffers, self.net.buffers)
-        return buffers.encode(now, training.buffers, whole=self.spec.coding.codec == "float32")
+        return buffers.encode(now, training.held.buffers, whole=self.spec.coding.codec == "float32")
 
     def _fail(self, base: Version, why: str, now: float) -> list[Out]:
         log.error("training failed job=%s base=%s: %s", self.job, base, why)

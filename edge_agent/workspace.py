@@ -24,7 +24,6 @@ from edge_agent.participant import Participant
 from edge_agent.reading import Readings
 from edge_agent.resources import Resources
 from edge_agent.slots import Calibrate, Install
-from models.buffers import Buffers
 from models.chain import Held
 from models.codec import Coding, Terms
 from models.data.dataset import Dataset
@@ -32,7 +31,7 @@ from models.data.source import Source
 from models.frozen import Find
 from models.job import JobSpec
 from models.nets.net import Net
-from models.params import Float32, Params
+from models.params import Float32
 from models.trail import Trail
 from models.training.train import TrainingState, TrainingStep
 from runtime.faults import Marks
@@ -87,9 +86,8 @@ class Training(Struct):
     net: Net
     """Which takes the rows as they are, and has the buffers of its base."""
     rows: Rows
-    start: Params
-    buffers: Buffers
-    """Of its base."""
+    held: Held
+    """Its base."""
     steps: Iterator[TrainingStep]
     state: TrainingState
     loss: float | None
@@ -176,8 +174,9 @@ class Workspace:
         self._pending: Future[Rows] | None = None
         """The first look at the data, or the rows of the training that was asked for."""
         self._asked: Asked | None = None
-        self._last: tuple[weakref.ref[Float32], int] | None = None
-        """The last rows that were read, which their source holds and the training on them, and their fingerprint."""
+        self._last: tuple[weakref.ref[Float32], int, bool] | None = None
+        """The last rows that were read, which their source holds and the training on them; their fingerprint; whether
+        the model takes them as they are."""
         self.n_examples = 0
         """About how many rows this device trains on, as it tells people; an offer says it exactly."""
         self.told = ""

@@ -58,7 +58,7 @@ from models.codec import planes
 from models.codec.coding import Coding, Tensors, shaped
 from models.codec.decoded import CodecError, Decoded, rounded
 from models.codec.decoded import exact as exactly
-from models.codec.plain import Floats, read_float32, write_float32
+from models.codec.plain import read_float32, write_float32
 from models.codec.plan import Float64
 from models.codec.steps import read_step
 from models.codec.terms import Terms
@@ -177,7 +177,10 @@ class Chain:
 
     def coding(self, number: int, terms: Terms) -> Coding:
         """Return how updates are coded that leave the version of this number. Raises CodecError for wrong terms."""
-        coding = Coding(self.spec, terms, f"{self._job.seed}:{number}")
+        key = f"{self._job.seed}:{number}"
+        if self._last is not None and (self._last.key, self._last.terms) == (key, terms):
+            return self._last
+        coding = Coding(self.spec, terms, key)
         if terms.is_sketch:
             if self._last is not None and self._last.plan == coding.plan:
                 coding.hash = self._last.hash  # the same for the updates that leave a version and for their sum
@@ -214,7 +217,7 @@ class Chain:
     def _walk(self, held: Held, number: int, body: bytes) -> Iterator[Held]:
         match body[0]:
             case 0x10:
-                yield Held(number, self._from_first(read_float32(memoryview(body)[1:], self.d)), buffers=self.buffers)
+                yield Held(number, self._from_first(memoryview(body)[1:]), buffers=self.buffers)
             case 0x20:
                 yield self.step(held, read(body))
             case 0x23 if self._job.contract.agrees:
@@ -366,10 +369,11 @@ class Chain:
         said = bytes((EXACT,)) + exact.write(held.model, held.state, self._first)
         return self.wrapped(said, held.agreed, held.buffers)
 
-    def _from_first(self, found: Floats) -> Model:
-        row = found.rounded(EXPONENT)
+    def _from_first(self, floats: memoryview) -> Model:
+        memory = np.empty(self.d, np.int32)  # of the floats first, then of the integers
+        row = read_float32(floats, self.d, memory.view(np.float32)).rounded(EXPONENT, memory)
         model = None if row is None else add_row(self._first, row, self.spec)
-        return add(self._first, found.tensors(self.spec)) if model is None else model
+        return add(self._first, read_float32(floats, self.d).tensors(self.spec)) if model is None else model
 
     def snapshot(self, held: Held, grids: Grids) -> bytes:
         """Return the body that leads to this version from anywhere. It must have been rounded to these grids."""

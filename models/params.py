@@ -53,15 +53,20 @@ def n_parameters(spec: Spec) -> int:
 
 def check(params: Mapping[str, npt.NDArray[np.generic]], spec: Spec) -> None:
     """Raise ParamsError unless names, order and shapes are the spec's and every value is finite."""
+    check_shapes(params, spec)
+    for name, value in params.items():
+        if not np.isfinite(value).all():
+            raise ParamsError(f"tensor {name} has values that are not finite")
+
+
+def check_shapes(params: Mapping[str, npt.NDArray[np.generic]], spec: Spec) -> None:
+    """Raise ParamsError unless names, order and shapes are the spec's."""
     found = spec_of(params)
     if found != spec:
         for mine, theirs in zip(spec, found, strict=False):
             if mine != theirs:
                 raise ParamsError(f"tensor {theirs.name} {theirs.shape} where {mine.name} {mine.shape} belongs")
         raise ParamsError(f"{len(found)} tensors where {len(spec)} belong")
-    for name, value in params.items():
-        if not np.isfinite(value).all():
-            raise ParamsError(f"tensor {name} has values that are not finite")
 
 
 def subtract(left: Params, right: Params) -> Params:

@@ -5,13 +5,14 @@ Whoever makes the arrays of a net carves them out of a row, and whoever wants th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from models.params import Float32, Params, Spec
+from models.params import Float32, Params, Spec, spec_of
 
 Kind = TypeVar("Kind", bound=np.generic)
 
@@ -19,9 +20,10 @@ Kind = TypeVar("Kind", bound=np.generic)
 def carved(row: npt.NDArray[Kind], spec: Spec) -> tuple[npt.NDArray[Kind], ...]:
     """Return a row as the tensors of a net: views of it."""
     tensors, at = [], 0
-    for tensor in spec:
-        tensors.append(row[at : at + tensor.size].reshape(tensor.shape))
-        at += tensor.size
+    for _, shape in spec:
+        end = at + math.prod(shape)
+        tensors.append(row[at:end].reshape(shape))
+        at = end
     return tuple(tensors)
 
 
@@ -33,6 +35,12 @@ def row_of(tensors: Sequence[npt.NDArray[Kind]]) -> npt.NDArray[Kind]:
     return np.concatenate([tensor.reshape(-1) for tensor in tensors])
 
 
+def is_finite(row: Float32) -> bool:
+    """Return whether every number of a row is finite: a sum of squares shows it, unless that overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.dot(row, row)) or np.isfinite(row).all())
+
+
 def params_of(row: Float32, spec: Spec) -> Params:
     """Return a row as params: views of it."""
     return dict(zip((tensor.name for tensor in spec), carved(row, spec), strict=True))
@@ -41,11 +49,7 @@ def params_of(row: Float32, spec: Spec) -> Params:
 def copy_of(params: Params) -> Params:
     """Return a copy, in a row."""
     row = np.concatenate([values.reshape(-1) for values in params.values()]) if params else np.empty(0, np.float32)
-    copies, at = {}, 0
-    for name, values in params.items():
-        copies[name] = row[at : at + values.size].reshape(values.shape)
-        at += values.size
-    return copies
+    return params_of(row, spec_of(params))
 
 
 def _are_pieces(tensors: Sequence[npt.NDArray[Any]], whole: npt.NDArray[Any]) -> bool:

@@ -19,8 +19,8 @@ from models.codec.sketch import Sketch
 from models.codec.steps import STEP_BYTES
 from models.codec.terms import FLOAT32, Terms
 from models.integers import bits, rescale
-from models.params import Params, ParamsError, Spec, check, n_parameters
-from models.rows import carved, row_of
+from models.params import Params, ParamsError, Spec, check, check_shapes, n_parameters
+from models.rows import carved, is_finite, row_of
 
 Update = Sketch | Floats | tuple[Decoded, ...]
 """A decoded update: in buckets, in a row, or tensor by tensor."""
@@ -39,12 +39,12 @@ class Coding:
         self.d = n_parameters(spec)
         if not terms.are_for(self.d):
             raise CodecError(f"no update of {self.d} coordinates is coded in {terms.m} buckets of {terms.bits} bits")
-        self._key = key
+        self.key = key
 
     @cached_property
     def plan(self) -> Plan:
         """The plan of a sketch."""
-        return plan(self.d, self.terms.m, self._key)
+        return plan(self.d, self.terms.m, self.key)
 
     @cached_property
     def hash(self) -> Hash:
@@ -64,14 +64,19 @@ class Coding:
     def encode(self, delta: Params, rng: np.random.Generator | None = None) -> bytes:
         """Code an update. rng: where it `is_random`. Raises CodecError for wrong shapes, and for nan or inf."""
         try:
-            check(delta, self.spec)
+            check_shapes(delta, self.spec)
+            tensors = list(delta.values())
+            row = None if self.is_random or not tensors else row_of(tensors)
+            if row is None or not is_finite(row):  # then it says which tensor is not
+                check(delta, self.spec)
         except ParamsError as error:
             raise CodecError(str(error)) from error
-        tensors = [delta[tensor.name] for tensor in self.spec]
-        if self.terms.is_sketch:
-            return sketch.encode(row_of(tensors), self.hash, self.terms.bits)
-        if self.terms == FLOAT32:
-            return plain.write_float32([row_of(tensors)] if tensors else [])
+        if row is not None and self.terms.is_sketch:
+            return sketch.encode(row, self.hash, self.terms.bits)
+        if row is not None:
+            return plain.write_float32([row])
+        if not self.is_random:
+            return b""
         assert rng is not None, "int8 is rounded at random"  # noqa: S101 -- a fault of the caller
         return plain.write_int8(tensors, rng)
 

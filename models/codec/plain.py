@@ -18,8 +18,10 @@ from models.params import Spec
 from models.rows import carved
 
 Floating = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-SLAB = 2**14
+SLAB = 2**15
 """Coordinates at a time: what is made on the way stays in the cache."""
+EXACT = 100
+"""Exponents of a power of two up to this, either way, leave every float32 that is not far too small as it is."""
 
 
 class Floats(NamedTuple):
@@ -38,18 +40,23 @@ class Floats(NamedTuple):
         """Return what it says of every tensor."""
         return tuple(exact(values.astype(np.float64)) for values in carved(self.row, spec))
 
-    def rounded(self, exponent: int) -> npt.NDArray[np.int32] | None:
+    def rounded(self, exponent: int, out: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.int32] | None:
         """Return every coordinate rounded half to even to a multiple of 2**exponent: int32, shape (d,).
+
+        out: where to; it may be the memory of the coordinates, which are then used up.
 
         None where one is 2**27 such multiples or more: below that no bit of a coordinate which this rounding sees is
         finer than what `exact` keeps, so that it is the same as rounding the tensors.
         """
         if not self.magnitude < 2.0 ** (exponent + 27):
             return None
-        found = np.empty(self.row.shape, np.int32)
+        # In float32 a power of two is a factor that loses nothing, and rint and the integers are exact; where it has
+        # no such factor float64 has one.
+        factor = np.float32(2.0**-exponent) if abs(exponent) <= EXACT else np.float64(2.0**-exponent)
+        found = np.empty(self.row.shape, np.int32) if out is None else out
         for at in range(0, self.row.size, SLAB):
             slab = slice(at, at + SLAB)
-            scaled = np.multiply(self.row[slab], 2.0**-exponent, dtype=np.float64)
+            scaled = self.row[slab] * factor
             found[slab] = np.rint(scaled, out=scaled)
         return found
 
@@ -65,11 +72,17 @@ def write_float32(tensors: Sequence[Floating]) -> bytes:
     return written[0] if len(written) == 1 else b"".join(written)
 
 
-def read_float32(body: bytes | memoryview, d: int) -> Floats:
-    """Read float32 coordinates. Raises CodecError for another length, and for a value that is not finite."""
+def read_float32(body: bytes | memoryview, d: int, out: npt.NDArray[np.float32] | None = None) -> Floats:
+    """Read float32 coordinates. Raises CodecError for another length, and for a value that is not finite.
+
+    out: where they are copied to, shape (d,): those that begin at an odd byte would be copied again by each pass.
+    """
     if len(body) != 4 * d:
         raise CodecError(f"a float32 body of {len(body)} bytes has another length than its tensors")
     row = np.frombuffer(body, "<f4").astype(np.float32, copy=False)
+    if out is not None:
+        out[...] = row
+        row = out
     size = magnitude(row)
     if not np.isfinite(size):
         raise CodecError("a float32 value is not finite")

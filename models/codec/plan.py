@@ -25,7 +25,9 @@ MOST_BUCKETS = 2**26 - LARGEST_BLOCK
 """So that a number of buckets has 26 bits."""
 SLAB = 2**17
 """Coordinates that are folded at a time: what is made on the way stays in the cache."""
-PIECE = 2**14
+WIDE = 2**13
+"""Buckets from which on there is no slab, which would be kept."""
+PIECE = 2**15
 """Indices that are gone by at a time."""
 COORDINATES, BUCKETS = 0x5349474E53, 0x5455524E
 """Added to the seed: streams of their own for the signs of coordinates and of buckets."""
@@ -77,12 +79,12 @@ def shape(wanted: int) -> tuple[int, int]:
 
 
 class Hash:
-    """The hash and the signs of a plan, made once a base: 5 bytes a coordinate, 1 a bucket.
+    """The hash and the signs of a plan, made once a base: 1 byte a coordinate, 1 a bucket.
 
-    What is kept is the hash the other way round: for each row, and in the order of the buckets, which of its
-    coordinates falls into each. A row is an affine permutation, so its inverse is one too. With that folding gathers,
-    a slab of rows at a time; spreading gathers too, by the hash itself, which is made piece by piece as it goes:
-    to read here and there costs a third of writing here and there.
+    Folding gathers by the hash the other way round: for each row, and in the order of the buckets, which of its
+    coordinates falls into each. A row is an affine permutation, so its inverse is one too. Spreading gathers too, by
+    the hash itself: to read here and there costs a third of writing here and there. What is gathered by is made piece
+    by piece as it goes; only of short rows, which are gone by a slab at a time, it is kept: 4 bytes a coordinate.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -100,12 +102,17 @@ class Hash:
     def _slabs(self) -> list[Int32]:
         """int32, shape (rows, m): which of the coordinates of these rows falls into each bucket; for who folds."""
         m, n = self.plan.m, max(1, SLAB // self.plan.m)
-        inverse = [pow(factor, -1, m) for factor in self._factors]
-        back = [-factor * shift % m for factor, shift in zip(inverse, self._shifts, strict=True)]
+        inverse, back = self._inverse()
         slabs = [affine(inverse[at : at + n], back[at : at + n], m) for at in range(0, len(inverse), n)]
         for source in slabs:
             source += np.arange(0, source.size, m, dtype=np.int32)[:, None]
         return slabs
+
+    def _inverse(self) -> tuple[list[int], list[int]]:
+        """Return the factors and the shifts of the rows the other way round."""
+        m = self.plan.m
+        inverse = [pow(factor, -1, m) for factor in self._factors]
+        return inverse, [-factor * shift % m for factor, shift in zip(inverse, self._shifts, strict=True)]
 
     @property
     def bucket(self) -> Int32:
@@ -118,15 +125,8 @@ class Hash:
         values: shape (d,). float64, or the type of the values where every bucket holds one.
         """
         d, m = self.plan.d, self.plan.m
-        if d <= m:
-            found = np.empty(m, values.dtype)
-            for at in range(0, m, PIECE):
-                index = self._slabs[0][0, at : at + PIECE]
-                piece = values.take(index, out=found[at : at + PIECE], mode="clip")
-                piece *= self.sign.take(index, mode="clip")
-                piece[index >= d] = 0  # the row is longer than what there is
-            found *= self.turn
-            return found
+        if m >= min(d, WIDE):
+            return self._by_piece(values)
         sums: npt.NDArray[np.floating] = np.zeros(m)
         signed = np.empty(self._slabs[0].size, values.dtype)
         start = 0
@@ -136,11 +136,57 @@ class Hash:
             signed[stop - start :] = 0  # the last row may be longer than what is left
             n = max(8, PIECE // len(source))
             for at in range(0, m, n):
-                rows = signed.take(source[:, at : at + n], mode="clip")  # none is out of range
-                sums[at : at + n] += rows[0] if len(rows) == 1 else rows.sum(axis=0, dtype=np.float64)
+                rows = signed.take(source[:, at : at + n], mode="wrap")  # none is out of range
+                sums[at : at + n] += rows[0] if len(rows) == 1 else np.add.reduce(rows, axis=0, dtype=np.float64)
             start = stop
         sums *= self.turn
         return sums
+
+    def _by_piece(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Return the same, row by row: sums of the same slabs, to the same bits.
+
+        Where rows are as long as the net, or nearly, a piece of them at a time: no other memory is so large.
+        """
+        d, m = self.plan.d, self.plan.m
+        far, near = _affine_parts(*self._inverse(), m)
+        n_rows, fine = near.shape
+        found: npt.NDArray[np.floating] = np.zeros(m, values.dtype if d <= m else np.float64)
+        step = m // fine if n_rows > 4 else max(1, PIECE // fine)
+        for at in range(0, m // fine, step):
+            piece = found[at * fine : (at + step) * fine]
+            part = np.zeros_like(piece)
+            for row in range(n_rows):
+                index = (far[row, at : at + step, None] + near[row]).reshape(-1)
+                signed = self._signed(values, row, index)
+                if n_rows == 1:
+                    piece[...] = signed
+                    break
+                part += signed
+                if (row + 1) % max(1, SLAB // m) == 0 or row + 1 == n_rows:
+                    piece += part
+                    part[...] = 0
+        found *= self.turn
+        return found
+
+    def _signed(self, values: npt.NDArray[np.floating], row: int, index: Int64) -> npt.NDArray[np.floating]:
+        """Return coordinates of a row with their signs; 0 where the last row is longer than what is left of them.
+
+        index: within the row, modulo m, below 2 * m: to wrap that divides nothing.
+        """
+        m = self.plan.m
+        some, sign = values[row * m : (row + 1) * m], self.sign[row * m : (row + 1) * m]
+        if index.size == m:
+            signed = np.empty(m, values.dtype)
+            np.multiply(some, sign, out=signed[: some.size])
+            signed[some.size :] = 0
+            return signed.take(index, mode="wrap")
+        if some.size < m:
+            np.subtract(index, m, out=index, where=index >= m)
+        found = some.take(index, mode="wrap")
+        found *= sign.take(index, mode="wrap")
+        if some.size < m:
+            found[index >= some.size] = 0
+        return found
 
     def unfold(self, buckets: npt.NDArray[Integer]) -> npt.NDArray[Integer]:
         """Return what buckets make of every coordinate: x_i = sign_i * turn_b * y_b, exact integers, shape (d,)."""

@@ -105,5 +105,5 @@ class _Blocks:
 
 
 def _generator(key: bytes) -> np.random.Generator:
-    words = np.frombuffer(hashlib.sha256(key).digest(), "<u4")
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([int(word) for word in words])))
+    words = np.frombuffer(hashlib.sha256(key).digest(), "<u4").astype(np.uint32, copy=False)
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))

@@ -23,7 +23,7 @@ from models.rows import params_of, row_of
 
 ROWS = 256
 SLAB = 2**14
-"""Coordinates that are squared at a time."""
+"""Coordinates that are drawn at a time, and added and squared while they are in the cache."""
 EARLY = 4
 """Versions below this are always reported on."""
 EVERY = 3
@@ -65,19 +65,22 @@ def gain(before: float, number: int, here: float, now: int) -> float:
 def curvature(net: Net, params: Params, rows: Dataset, here: float, energy: float, rng: np.random.Generator) -> float:
     """Return what noise adds to the loss per unit of its energy, and nan where the loss is not finite.
 
-    here: the loss without noise.
+    params: used up, for there is no room for them beside both draws. here: the loss without noise.
     """
-    start = row_of(list(params.values()))
-    size = math.sqrt(energy / start.size)
-    noise = rng.standard_normal(start.size, np.float32)
-    noise *= np.float32(size)
-    spec = spec_of(params)
+    over = row_of(list(params.values()))
+    under = np.empty_like(over)
+    noise = np.empty(min(SLAB, over.size), np.float32)
+    size, square, spec = np.float32(math.sqrt(energy / over.size)), 0.0, spec_of(params)
     with np.errstate(all="ignore"):
-        moved = start + noise
-        up = loss(net, params_of(moved, spec), rows)
-        np.subtract(start, noise, out=moved)
-        down = loss(net, params_of(moved, spec), rows)
+        for at in range(0, over.size, SLAB):
+            start = over[at : at + SLAB]
+            piece = rng.standard_normal(dtype=np.float32, out=noise[: start.size])
+            piece *= size
+            np.subtract(start, piece, out=under[at : at + SLAB])
+            start += piece
+            wide = piece.astype(np.float64)
+            square += float(np.dot(wide, wide))
+        up, down = (loss(net, params_of(row, spec), rows) for row in (over, under))
     if not energy:
         return math.nan
-    pieces = (noise[at : at + SLAB] for at in range(0, noise.size, SLAB))
-    return ((up + down) / 2 - here) / sum(float(np.square(piece, dtype=np.float64).sum()) for piece in pieces)
+    return ((up + down) / 2 - here) / square

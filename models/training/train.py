@@ -98,6 +98,7 @@ def steps(
     *,
     version_number: int,
     weights: Weights | None = None,
+    in_place: bool = False,
     advice: str = "lower learning_rate in [train], or scale the data to about [-1, 1]",
 ) -> Iterator[TrainingStep]:
     """Train from a state to the end of the last epoch, a step at a time.
@@ -105,14 +106,14 @@ def steps(
     weights: how much each example counts (`weights_of`), which the losses given are means with; None: all alike. Those
     of the data alone, `data.weights`, are not looked at. advice: what to do where training diverges.
 
-    The given state is left as it is. A resumed run needs the same data in the same order. The last batch of an
-    epoch may be smaller; with fewer rows than the net takes (BatchNorm: two) they go into the one before. Raises
-    TrainingError when the data are none or not those of the state, and when the loss or, at the end of an epoch, a
-    parameter is not finite.
+    The given state is left as it is, unless it is trained `in_place`: its arrays are then changed. A resumed run needs
+    the same data in the same order. The last batch of an epoch may be smaller; with fewer rows than the net takes
+    (BatchNorm: two) they go into the one before. Raises TrainingError when the data are none or not those of the state,
+    and when the loss or, at the end of an epoch, a parameter is not finite.
     """
     n_batches = _batches(net, len(data.X), train)
     _check_position(state, train, n_batches)
-    state = _prepare(state, train)
+    state = _prepare(state if in_place else copy(state), train)
     base, takes_rate = learning_rate(train, version_number), OPTIMIZERS[train.optimizer].takes_rate
     changes = {name: np.empty_like(p) for name, p in state.params.items()}
     while state.epoch < train.epochs:
@@ -178,8 +179,7 @@ def _check_position(state: TrainingState, train: TrainSpec, n_batches: int) -> N
 
 
 def _prepare(state: TrainingState, train: TrainSpec) -> TrainingState:
-    """Return a state of our own, with what the optimizer keeps."""
-    state = copy(state)
+    """Return a state with what the optimizer keeps."""
     if OPTIMIZERS[train.optimizer].rows(train) != bool(state.momentum) + bool(state.squares):
         state = state._replace(**init(train, state.params)._asdict())
     return state

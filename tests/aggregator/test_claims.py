@@ -386,8 +386,9 @@ def have_one_lie(monkeypatch: pytest.MonkeyPatch, push: float) -> None:
 
     def lie(self: Work, training: Any, now: float) -> list[Any]:
         if self._device == LIAR:
+            start = training.held.model.params(self.net.spec)
             for name, values in training.state.params.items():
-                values[...] = training.start[name]
+                values[...] = start[name]
             *_, bias = (values for values in training.state.params.values() if values.ndim == 1)
             bias[0] += push
             training.loss = 0.0

@@ -27,7 +27,7 @@ def rows(n: int) -> Dataset:
 
 
 def scored(held_out: Dataset | None, spec: JobSpec = SPEC) -> Scoring:
-    scoring = Scoring(NET, PARAMS, held_out, spec)
+    scoring = Scoring(NET, lambda: PARAMS, held_out, spec)
     for _ in scoring.steps():
         pass
     return scoring
@@ -44,7 +44,7 @@ def test_it_comes_to_the_tally_of_all_rows() -> None:
 def test_pauses_between_steps_change_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluating, "ROWS", 64)
     data = rows(300)
-    at_once, paused = scored(data).section, Scoring(NET, PARAMS, data, SPEC)
+    at_once, paused = scored(data).section, Scoring(NET, lambda: PARAMS, data, SPEC)
     n_steps = 0
     while next(paused.steps(), paused) is not paused:  # begun anew each time
         n_steps += 1
@@ -54,7 +54,7 @@ def test_pauses_between_steps_change_no_byte(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_wide_net_takes_few_rows_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluating, "CELLS", 40)
-    assert len(list(Scoring(NET, PARAMS, rows(100), SPEC).steps())) == 10
+    assert len(list(Scoring(NET, lambda: PARAMS, rows(100), SPEC).steps())) == 10
 
 
 def test_nothing_is_said_where_nothing_is_held_back_or_the_job_does_not_ask() -> None:
@@ -87,6 +87,6 @@ def test_a_job_that_is_stopped_by_an_auc_has_them() -> None:
 
 def test_an_answer_that_is_not_finite_is_no_reason_to_stop() -> None:
     broken = {name: np.full_like(values, np.nan) for name, values in PARAMS.items()}
-    scoring = Scoring(NET, broken, rows(20), SPEC)
+    scoring = Scoring(NET, lambda: broken, rows(20), SPEC)
     list(scoring.steps())
     assert tally.from_bytes(scoring.section, MODEL).broken == 20

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.codec.coding import Coding
 from models.codec.decoded import CodecError
-from models.codec.plain import Floats, read_float32, read_int8, write_float32, write_int8
+from models.codec.plain import SLAB, Floats, read_float32, read_int8, write_float32, write_int8
 from models.codec.terms import FLOAT32, INT8
 from models.integers import rescale
 from models.params import Spec, TensorSpec, n_parameters
@@ -45,6 +45,20 @@ def test_values_that_are_not_finite_are_refused(bad: float, at: int) -> None:
     values[at].reshape(-1)[-1] = bad
     with pytest.raises(CodecError, match="finite"):
         read_float32(write_float32(values), D)
+
+
+@pytest.mark.parametrize("exponent", [-140, -101, -100, -24, 0, 90, 101])
+def test_a_row_is_rounded_half_to_even_on_every_lattice(exponent: int) -> None:
+    steps = np.random.default_rng(0).uniform(-(2**26), 2**26, 3 * SLAB // 2)
+    steps[:101] = np.arange(-50, 51) + 0.5
+    row = np.ldexp(steps, exponent).astype(np.float32)
+    wanted = np.rint(np.ldexp(row.astype(np.float64), -exponent))
+    memory = np.empty(row.size, np.int32)
+    assert np.array_equal(Floats(row).rounded(exponent), wanted)
+    assert np.array_equal(
+        read_float32(row.tobytes(), row.size, memory.view(np.float32)).rounded(exponent, memory), wanted
+    )
+    assert np.array_equal(memory, wanted)
 
 
 @pytest.mark.parametrize("change", [-1, 1, 4, -4])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import splitmix
-from models.codec.plan import FEWEST, LARGEST_BLOCK, MOST_BUCKETS, PIECE, SLAB, Hash, coprimes, plan, shape
+from models.codec.plan import FEWEST, LARGEST_BLOCK, MOST_BUCKETS, PIECE, SLAB, WIDE, Hash, coprimes, plan, shape
 
 sizes = st.integers(64, 3000)
 
@@ -109,13 +109,29 @@ def test_the_same_base_draws_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("d", "m"),
-    [(300, 64), (97, 97), (3000, 700), (2 * PIECE + 5, 2 * PIECE + 5), (SLAB + 77, 40_000), (3 * SLAB + 5, 384)],
+    [
+        *((300, 64), (97, 97), (3000, 700), (2 * PIECE + 5, 2 * PIECE + 5), (SLAB + 77, 40_000), (3 * SLAB + 5, 384)),
+        *((3 * PIECE + 5, 2 * PIECE), (3 * WIDE + 5, WIDE)),
+    ],
 )
 def test_folding_is_a_signed_sum_over_each_bucket(d: int, m: int) -> None:
     hashed = Hash(plan(d, m, "0:0"))
     values = np.random.default_rng(0).integers(-9, 9, d).astype(np.float32)
     sums = np.zeros(hashed.plan.m)
     np.add.at(sums, hashed.bucket, values * hashed.sign)
+    assert (hashed.fold(values) == hashed.turn * sums).all()
+
+
+@pytest.mark.parametrize("m", [384, WIDE - 512, 2 * WIDE, 2 * PIECE])
+def test_what_a_sum_is_rounded_to_is_that_of_slab_after_slab(m: int) -> None:
+    hashed, d = Hash(plan(2 * SLAB + 99, m, "0:0")), 2 * SLAB + 99
+    rng = np.random.default_rng(0)
+    values = np.ldexp(rng.standard_normal(d), rng.integers(-60, 20, d)).astype(np.float32)
+    sums, n = np.zeros(hashed.plan.m), SLAB // hashed.plan.m * hashed.plan.m
+    for at in range(0, d, n):
+        slab = np.zeros(hashed.plan.m)
+        np.add.at(slab, hashed.bucket[at : at + n], values[at : at + n] * hashed.sign[at : at + n])
+        sums += slab
     assert (hashed.fold(values) == hashed.turn * sums).all()
 
 

@@ -10,6 +10,7 @@ import pytest
 from models.data.dataset import Dataset
 from models.nets.losses import Metrics
 from models.params import Params
+from models.training import probe
 from models.training.probe import EARLY, EVERY, LATEST, ROWS, curvature, is_due, loss, some_rows
 
 D = 300
@@ -65,10 +66,21 @@ def test_where_the_loss_is_not_finite_nothing_finite_is_told(bad: float) -> None
     assert not math.isfinite(curvature(Exploding(), weights(), NOTHING, bad, 1.0, np.random.default_rng(0)))
 
 
-def test_the_parameters_are_left_alone() -> None:
-    net, params = Quadratic(), weights()
-    curvature(net, params, NOTHING, 0.0, 1.0, np.random.default_rng(0))
-    assert all((params[name] == value).all() for name, value in weights().items())
+def test_the_loss_is_taken_on_both_sides_of_the_parameters_by_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "SLAB", 128)  # the last slab is shorter
+    seen = []
+
+    class Recording(Quadratic):
+        def evaluate(self, params: Params, X: Any, y: Any) -> Metrics:
+            seen.append(np.concatenate([value.reshape(-1) for value in params.values()]))
+            return super().evaluate(params, X, y)
+
+    start = np.concatenate([value.reshape(-1) for value in weights().values()])
+    noise = np.random.default_rng(0).standard_normal(start.size, np.float32) * np.float32(math.sqrt(2.0 / start.size))
+    curvature(Recording(), weights(), NOTHING, 0.0, 2.0, np.random.default_rng(0))
+    over, under = seen
+    assert (over == start + noise).all()
+    assert (under == start - noise).all()
 
 
 def test_the_first_versions_are_reported_on_by_everybody() -> None:
