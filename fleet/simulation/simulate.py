@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct, structs
@@ -37,7 +38,6 @@ from edge_agent.live.settings import DeviceSource
 from edge_agent.service import Agent
 from edge_agent.service import will as device_will
 from fleet import made_keys, memory
-from fleet.console.versions import Weights
 from fleet.problems.problem import device_names, for_all
 from fleet.problems.tables import Share
 from fleet.simulation.left import Deployed, Left, idle, left_of
@@ -54,6 +54,9 @@ from models.nets.net import Net
 from models.nets.size import of_net
 from models.params import Params, Spec
 from runtime.settings import convert
+
+if TYPE_CHECKING:
+    from fleet.console.versions import Weights  # which loads onnx and paho, and nobody here needs those
 
 FLEET = "simulation"
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 -- TemporaryDirectory makes a folder of its own there
