@@ -14,8 +14,8 @@ from typing import Protocol
 class Disk(Protocol):
     """What `files` does, and may raise."""
 
-    def make_folder(self, path: Path) -> None:
-        """Make a folder and the parents it lacks. Raises OSError."""
+    def make_folder(self, path: Path) -> bool:
+        """Make a folder and the parents it lacks; return whether it is new, with nothing in it. Raises OSError."""
 
     def seal(self, path: Path, content: bytes) -> None:
         """Write a whole file over the one that is there. Raises OSError; that one is then untouched."""
@@ -50,8 +50,9 @@ class NoDisk:
 
     __slots__ = ()
 
-    def make_folder(self, path: Path) -> None:
-        """Take it."""
+    def make_folder(self, path: Path) -> bool:  # noqa: ARG002
+        """Return that it is new."""
+        return True
 
     def seal(self, path: Path, content: bytes) -> None:
         """Take it."""

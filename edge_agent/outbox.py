@@ -115,6 +115,23 @@ class Outbox:
     job, device: whose updates it may hold; any when not given. disk: what the folder is on.
     """
 
+    __slots__ = (
+        "_body",
+        "_device",
+        "_disk",
+        "_is_flushed",
+        "_job",
+        "_serial",
+        "_slot",
+        "_spec",
+        "folder",
+        "most_bytes",
+        "names",
+        "offer",
+        "probed",
+        "settled",
+    )
+
     def __init__(
         self,
         folder: Path,
@@ -135,12 +152,8 @@ class Outbox:
         self._job = job
         self._device = device
         self._disk = disk
-        self._disk.make_folder(folder)
-        self._check_formats()
-        read = (self._read(name, _Settled) for name in ("settled.bin", "residual.bin"))
-        known = [one for one in read if one is not None]
-        self.settled: Version | None = max((one.settled for one in known), default=None)
-        self.probed: Probed | None = next((one.probed for one in known if one.probed is not None), None)
+        self.settled: Version | None = None
+        self.probed: Probed | None = None
         """What the next report builds on: as durable as the updates, so that a death changes no report."""
         self.offer: Offer | None = None
         """The update that is not settled, if what is on disk can be sent."""
@@ -150,8 +163,19 @@ class Outbox:
         """Its bytes, while it is offered and was put by this very process."""
         self._is_flushed = True
         """Whether what is settled is on disk."""
+        self._slot, self._serial = 1, 0
+        """Which of the two files was put last, and its number."""
+        if not self._disk.make_folder(folder):
+            self._recall()
+
+    def _recall(self) -> None:
+        """Take up what a former process has left. Raises OSError or NewerFormatError."""
+        self._check_formats()
+        read = (self._read(name, _Settled) for name in ("settled.bin", "residual.bin"))
+        known = [one for one in read if one is not None]
+        self.settled = max((one.settled for one in known), default=None)
+        self.probed = next((one.probed for one in known if one.probed is not None), None)
         self._slot, update = self._last()
-        """Which of the two files was put last."""
         self._serial = 0 if update is None else update.serial
         if update is None or not self._understands(update, decodes=True):
             return
