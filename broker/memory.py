@@ -195,6 +195,20 @@ class MemoryBroker:
 class MemoryTransport:
     """One client of a MemoryBroker; see broker/transport.py for what it promises."""
 
+    __slots__ = (
+        "_as_published",
+        "_broker",
+        "_cable",
+        "_filters",
+        "_later",
+        "_next",
+        "_online",
+        "_open",
+        "client_id",
+        "counters",
+        "will",
+    )
+
     def __init__(self, broker: MemoryBroker, client_id: str, will: Packet | None) -> None:
         self.client_id = client_id
         self.will = will

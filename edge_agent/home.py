@@ -86,8 +86,7 @@ class Home:
     folder, when it cannot be read or written; nothing is then changed.
     """
 
-    file_system: int | None = None
-    """The device number of the one that the directory is on, if it is on one."""
+    __slots__ = ("_lock", "boot", "device", "disk", "file_system", "folder", "incarnation", "nonce")
 
     def __init__(
         self,
@@ -99,6 +98,8 @@ class Home:
         disk: Disk | None = None,
     ) -> None:
         self.disk: Disk = files if disk is None else disk
+        self.file_system: int | None = None
+        """The device number of the one that the directory is on, if it is on one."""
         self.folder = folder
         self.device = device
         self.nonce = draw() if nonce is None else nonce
