@@ -36,7 +36,6 @@ from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.live.settings import DeviceSource
 from edge_agent.service import Agent
-from edge_agent.service import will as device_will
 from fleet import made_keys, memory
 from fleet.problems.problem import device_names, for_all
 from fleet.problems.tables import Share
@@ -186,18 +185,22 @@ class _Clock:
 
 
 class _Link(MemoryTransport):
-    """A device's transport that also counts the bytes of bodies. index: which device's. heard_bytes: of what comes."""
+    """A device's transport that also counts the bytes of bodies. index: which device's. heard_bytes: of what comes.
+
+    It has no last will: no link is ever lost here.
+    """
+
+    __slots__ = ("_heard_bytes", "_wire", "body_bytes_down", "body_bytes_up", "index")
 
     def __init__(
         self,
         broker: MemoryBroker,
         device: str,
         wire: Wire,
-        home: Home,
         index: int,
         heard_bytes: Callable[[Packet], int],
     ) -> None:
-        super().__init__(broker, device, device_will(wire, home))
+        super().__init__(broker, device, None)
         self.index = index
         self.body_bytes_up = self.body_bytes_down = 0
         self._wire = wire
@@ -320,7 +323,7 @@ class _Simulation:
     def _agent(self, device: str, share: Dataset) -> Agent:
         home = Home(HOME, device, nonce="simulation", disk=NoDisk())
         wire = self._wire if self._trust is None else made_keys.wire_of_device(self._trust, device, _roll)
-        link = _Link(self._broker, device, wire, home, len(self._links), self._blob_bytes)
+        link = _Link(self._broker, device, wire, len(self._links), self._blob_bytes)
         self._links.append(link)
         return Agent(
             self._config,
