@@ -26,7 +26,7 @@ class RowReader(Workspace):
         found = None if last is None else kept(self._source, self._file_system)
         if found is None or last is None or last[0]() is not found.X or len(found.y) > FITTED_AT_ONCE:
             return None
-        return Rows(fit(found, self.spec.model), last[1])
+        return Rows(found if last[2] else fit(found, self.spec.model), last[1])
 
     def _read(self) -> Rows:
         """Return the rows as they are now. May run on another thread, one at a time. Raises DatasetError."""
@@ -34,7 +34,7 @@ class RowReader(Workspace):
         data = fit(found, self.spec.model, scratch_of(self._source))
         last = self._last
         if last is None or last[0]() is not found.X:
-            last = self._last = weakref.ref(found.X), data.fingerprint
+            last = self._last = weakref.ref(found.X), data.fingerprint, data is found
         return Rows(data, last[1])
 
     def _read_to_agree(self) -> Rows:

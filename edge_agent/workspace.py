@@ -174,8 +174,9 @@ class Workspace:
         self._pending: Future[Rows] | None = None
         """The first look at the data, or the rows of the training that was asked for."""
         self._asked: Asked | None = None
-        self._last: tuple[weakref.ref[Float32], int] | None = None
-        """The last rows that were read, which their source holds and the training on them, and their fingerprint."""
+        self._last: tuple[weakref.ref[Float32], int, bool] | None = None
+        """The last rows that were read, which their source holds and the training on them, and their fingerprint;
+        whether the model takes them as they are."""
         self.n_examples = 0
         """About how many rows this device trains on, as it tells people; an offer says it exactly."""
         self.told = ""

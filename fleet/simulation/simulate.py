@@ -35,6 +35,7 @@ from edge_agent.config import AgentConfig, ModelSettings, VitalsSettings
 from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.live.settings import DeviceSource
+from edge_agent.reading import at_once
 from edge_agent.service import Agent
 from fleet import made_keys, memory
 from fleet.problems.problem import device_names, for_all
@@ -332,6 +333,7 @@ class _Simulation:
             wire,
             clock=self._clock,
             open_source=_Share(share),
+            start_reading=at_once,
             marks=self._marks,
             resources=self._resources,
         )

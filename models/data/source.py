@@ -236,8 +236,11 @@ def kept(source: Source, file_system: int | None) -> Dataset | None:
     """Return what `snapshot` would, where it is the very object of last time and that shows without any waiting.
 
     file_system: the device number of the one that whoever asks waits for anyway; only a file that lay there when it was
-    read is looked at. (Where its path leads to another by now, and that does not answer, this waits as long.)
+    read is looked at. (Where its path leads to another by now, and that does not answer, this waits as long.) Rows in
+    memory always show it.
     """
+    if isinstance(source, InMemory):
+        return source.snapshot()
     return source.kept(file_system) if isinstance(source, File) else None
 
 
