@@ -152,17 +152,17 @@ class MemoryBroker:
         self._transports.pop(transport, None)
 
     def _subscribe(self, transport: MemoryTransport, name: str) -> None:
-        level = reach(self._root, name)
-        level.add(transport)
+        own = reach(self._root, name)
+        own.add(transport)
         now = self._clock()
-        for level in retained_at(self._root, name):
+        for level in retained_at(self._root, name) if "+" in name or "#" in name else (own,):
             packet = level.retained
             if packet is None or now >= level.retained_until:
                 continue
             left = None if packet.expiry_s is None else math.ceil(level.retained_until - now)
             if left != packet.expiry_s:
                 packet = Packet(packet.topic, packet.payload, retain=True, expiry_s=left)
-            transport._deliver(packet)
+            transport._deliver(packet, about_wire_bytes(packet))
 
     def _unsubscribe(self, transport: MemoryTransport, name: str) -> None:
         level = find(self._root, name)
@@ -174,15 +174,12 @@ class MemoryBroker:
         if packet.retain:
             self._retain(packet)
         live = Packet(packet.topic, packet.payload, expiry_s=packet.expiry_s) if packet.retain else packet
-        policy = self.policy
+        policy, n_wire = self.policy, about_wire_bytes(packet)
         for level in list(filters_matching(self._root, packet.topic)):
             for transport in level.subscribers:
                 said = packet if packet.retain and transport._hears_as_published(packet.topic) else live
-                if policy is None:
-                    transport._deliver(said)
-                else:
-                    for _ in range(policy(transport, said)):
-                        transport._deliver(said)
+                for _ in range(1 if policy is None else policy(transport, said)):
+                    transport._deliver(said, n_wire)
 
     def _retain(self, packet: Packet) -> None:
         level = reach(self._root, packet.topic)
@@ -282,9 +279,12 @@ class MemoryTransport:
 
     def take(self, timeout_s: float | None = 0.0) -> TransportEvent | None:  # noqa: ARG002 -- it never waits: see the law
         """Return the next event, or None at once."""
-        event = self._next
-        self._next = self._later.popleft() if self._later else None
-        if not self._later:
+        event, later = self._next, self._later
+        if later is None:
+            self._next = None
+            return event
+        self._next = later.popleft()
+        if not later:
             self._later = None
         return event
 
@@ -341,15 +341,18 @@ class MemoryTransport:
         self._put(SessionTakenOver())
 
     def _hears_as_published(self, topic: str) -> bool:
-        return any(matches(name, topic) for name in self._as_published)
+        names = self._as_published
+        return bool(names) and any(matches(name, topic) for name in names)
 
-    def _deliver(self, packet: Packet) -> None:
-        if self.waiting >= self._broker.max_queued:
-            self.counters.dropped_packets += 1
+    def _deliver(self, packet: Packet, n_wire: int) -> None:
+        """Queue a packet. n_wire: about the bytes that it takes."""
+        counters = self.counters
+        if self._next is not None and self.waiting >= self._broker.max_queued:
+            counters.dropped_packets += 1
             return
-        self.counters.received_packets += 1
-        self.counters.received_bytes += len(packet.payload)
-        self.counters.wire_received_bytes += about_wire_bytes(packet)
+        counters.received_packets += 1
+        counters.received_bytes += len(packet.payload)
+        counters.wire_received_bytes += n_wire
         self._put(packet)
 
     def _put(self, event: TransportEvent) -> None:
