@@ -7,8 +7,19 @@ process make no folders and rename no files. What a process needs of its own it 
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Protocol
+
+
+@functools.lru_cache(maxsize=64)
+def below(folder: Path, *names: str) -> Path:
+    """Return a path in a folder: the same object again where it was asked for lately.
+
+    To put one together takes longer than most of what is done with it, and the devices of a fleet in one process have
+    the same ones.
+    """
+    return folder.joinpath(*names)
 
 
 class Disk(Protocol):

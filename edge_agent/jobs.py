@@ -26,6 +26,7 @@ from edge_agent import outbox
 from edge_agent.activity import Activity, first_of, put_off
 from edge_agent.bases import Bases
 from edge_agent.config import AgentConfig
+from edge_agent.disk import below
 from edge_agent.effects import Deployed, DeployFailed, Disconnected, JobEnded, ParticipantEvent
 from edge_agent.heard import Heard
 from edge_agent.home import Home
@@ -216,14 +217,17 @@ class Jobs:
 
     @property
     def _folder(self) -> Path:
-        return self._home.folder / "jobs"
+        return below(self._home.folder, "jobs")
 
     # Time.
 
     @property
     def busy(self) -> bool:
         """Whether there is training to do."""
-        return any(work.busy for work in self.works.values())
+        for work in self.works.values():  # noqa: SIM110 -- asked after each step, and mostly of one job
+            if work.busy:
+                return True
+        return False
 
     @property
     def deadline(self) -> float:
@@ -593,7 +597,7 @@ class Jobs:
         deployed = self.slots.deployed(job, spec.name) if self.slots else None
         with self._marks.entered(job, "begin", "it was begun", most_s=ENTRY_S):
             return Work(
-                *(job, spec, self._config, self._home, self._folder / job, self._clock(), deployed),
+                *(job, spec, self._config, self._home, below(self._folder, job), self._clock(), deployed),
                 wire=self._wire,
                 marks=self._marks,
                 source=self._source(spec),
@@ -613,7 +617,7 @@ class Jobs:
             settings, classifies = self._config.data[spec.data_name], _classifies(spec)
             labelled = not spec.model.finds_anomalies
             known = self._open_source(
-                *(settings, spec.contract, self._home.folder / SCRATCH),
+                *(settings, spec.contract, below(self._home.folder, SCRATCH)),
                 classifies=classifies,
                 labelled=labelled,
                 allow=self._config.models.allow,
@@ -661,7 +665,7 @@ class Jobs:
         """Forget a deleted job, whether or not this process has worked on it."""
         self._announced = tuple(name for name in self._announced if name != job)
         self._drop(job)
-        folder, disk = self._folder / job, self._home.disk
+        folder, disk = below(self._folder, job), self._home.disk
         try:
             if disk.exists(folder):
                 log.info("job deleted job=%s", job)

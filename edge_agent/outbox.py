@@ -37,7 +37,7 @@ from msgspec import Struct
 
 from broker.messages import Offer, Version
 from edge_agent import files
-from edge_agent.disk import Disk
+from edge_agent.disk import Disk, below
 from models import sections
 from models.codec import CodecError, Coding, Terms
 from models.job import TrainSpec
@@ -220,7 +220,7 @@ class Outbox:
                 found.append((slot, update))
             else:  # whoever made it may have died before its name was on disk: it is made anew
                 with contextlib.suppress(OSError):
-                    self._disk.discard(self.folder / name)
+                    self._disk.discard(below(self.folder, name))
         return max(found, key=lambda one: one[1].serial, default=(1, None))
 
     @property
@@ -245,9 +245,9 @@ class Outbox:
         if len(content) > self.most_bytes:
             raise OutboxFullError(f"an update of {len(content)} bytes is more than outbox_bytes = {self.most_bytes}")
         slot = 1 - self._slot
-        self._disk.overwrite(self.folder / SLOTS[slot], content)
+        self._disk.overwrite(below(self.folder, SLOTS[slot]), content)
         reach("outbox.put.between", (offer.job, offer.base))
-        self._disk.discard(self.folder / "checkpoint.bin")
+        self._disk.discard(below(self.folder, "checkpoint.bin"))
         self._slot, self._serial, self._body, self._is_flushed = slot, update.serial, body, True
         self.offer, self.probed, self.names = offer, probed, names
 
@@ -277,10 +277,10 @@ class Outbox:
         """Make durable what is settled, and remove its update. Raises OSError; it can then be called again."""
         if self._is_flushed or self.settled is None:
             return
-        self._disk.seal(self.folder / "settled.bin", msgspec.msgpack.encode(_Settled(self.settled, self.probed)))
+        self._disk.seal(below(self.folder, "settled.bin"), msgspec.msgpack.encode(_Settled(self.settled, self.probed)))
         reach("outbox.flush.between", self.settled)
         for name in (*SLOTS, "residual.bin"):
-            self._disk.discard(self.folder / name)
+            self._disk.discard(below(self.folder, name))
         self._slot, self._is_flushed = 1, True
 
     # Where training stands.
@@ -298,7 +298,7 @@ class Outbox:
         Raises OSError.
         """
         content = msgspec.msgpack.encode(_Checkpoint(base, data, training_to_bytes(state), loss, names))
-        self._disk.seal(self.folder / "checkpoint.bin", content)
+        self._disk.seal(below(self.folder, "checkpoint.bin"), content)
 
     def resume(
         self, base: Version, data: int, train: TrainSpec, n_examples: int, names: tuple[Version, ...] = ()
@@ -350,7 +350,7 @@ class Outbox:
     def _read(self, name: str, kind: type[T]) -> T | None:
         content = self._content(name)
         if content is None:
-            if self._disk.exists(self.folder / name):
+            if self._disk.exists(below(self.folder, name)):
                 log.error("file=%s is damaged and is ignored", self.folder / name)
             return None
         try:
@@ -363,7 +363,7 @@ class Outbox:
             return None
 
     def _content(self, name: str) -> bytes | None:
-        path = self.folder / name
+        path = below(self.folder, name)
         return self._disk.overwritten(path) if name in SLOTS else self._disk.unseal(path)
 
     def _ignore(self, name: str, error: Exception) -> None:

@@ -252,10 +252,12 @@ class Participant:
     def deadline(self) -> float | None:
         """When `tick` has something to do, if nothing is received before."""
         earliest = self.deployment.deadline
-        if self._online:
-            for at in (self.resend.at if self.offer else None, *self.versions.deadlines):
-                if at is not None and (earliest is None or at < earliest):
-                    earliest = at
+        if not self._online:
+            return earliest
+        refetch_at, look_at = self.versions.deadlines
+        for at in (refetch_at, look_at, self.resend.at if self.offer else None):
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
         return earliest
 
     # What can be asked.
