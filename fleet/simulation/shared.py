@@ -75,6 +75,19 @@ class SharedWire(Wire, frozen=True):
     def _of_devices(self) -> str:
         return self.filter_for("device").removesuffix("+")
 
+    @cached_property
+    def _with_bodies(self) -> tuple[str, ...]:
+        """Return what the topics begin with on which a device hears bodies."""
+        return tuple(self.filter_below(word).removesuffix("#") for word in ("round", "body"))
+
+    @cached_property
+    def _counted(self) -> Once[int]:
+        return Once(self.blob_bytes)
+
+    def heard_bytes(self, packet: Packet) -> int:
+        """See `blob_bytes`: of a packet that devices hear."""
+        return self._counted(packet) if packet.topic.startswith(self._with_bodies) else 0
+
     def unpack(self, packet: Packet) -> Message:
         """See `Wire`."""
         if not packet.topic.startswith(self._of_devices):
@@ -225,7 +238,15 @@ class _Redrawn:
         self._n = 0
         self._kept: random.Random | None = None
 
+    def skip(self) -> None:
+        """Pass a number over."""
+        if self._kept is None:
+            self._n += 1
+        else:
+            self._kept.random()
+
     def random(self) -> float:
+        """See `random.Random`."""
         rng = self._kept
         if rng is None:
             rng = random.Random(self._seed)  # noqa: S311 -- jitter, no secret

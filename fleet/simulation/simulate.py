@@ -41,11 +41,11 @@ from fleet import made_keys, memory
 from fleet.problems.problem import device_names, for_all
 from fleet.problems.tables import Share
 from fleet.simulation.left import Deployed, Left, idle, left_of
-from fleet.simulation.shared import Once, SharedResources, SharedWire, Unmarked
+from fleet.simulation.shared import SharedResources, SharedWire, Unmarked
 from models import frozen
 from models.chain import Chain
 from models.data.dataset import Dataset
-from models.data.source import DataSource, InMemory
+from models.data.source import DataSource, Unchanging
 from models.frozen import ENDING, Own
 from models.job import JobSpec
 from models.measures import table as measures
@@ -228,8 +228,8 @@ class _Share:
     def __init__(self, rows: Dataset) -> None:
         self._rows = rows
 
-    def __call__(self, *_: object, **__: object) -> InMemory:
-        return InMemory(self._rows)
+    def __call__(self, *_: object, **__: object) -> Unchanging:
+        return Unchanging(self._rows)
 
 
 def _roll() -> int:
@@ -278,7 +278,6 @@ class _Simulation:
         """Devices that have something to take, or to train."""
         self._store = Store(folder / "aggregator", synced=False)
         self._wire, self._resources, self._marks = SharedWire(FLEET), SharedResources(), Unmarked()
-        self._blob_bytes = Once(self._wire.blob_bytes)
         self._links: list[_Link] = []
         self._config = AgentConfig(
             fleet=FLEET,
@@ -324,7 +323,7 @@ class _Simulation:
     def _agent(self, device: str, share: Dataset) -> Agent:
         home = Home(HOME, device, nonce="simulation", disk=NoDisk())
         wire = self._wire if self._trust is None else made_keys.wire_of_device(self._trust, device, _roll)
-        link = _Link(self._broker, device, wire, len(self._links), self._blob_bytes)
+        link = _Link(self._broker, device, wire, len(self._links), self._wire.heard_bytes)
         self._links.append(link)
         return Agent(
             self._config,
