@@ -11,7 +11,6 @@ from edge_agent.effects import FetchFailed, Installed
 from edge_agent.effects import FetchVersion as FetchEffect
 from edge_agent.fetch import Fetch, FetchError
 from edge_agent.workspace import Out, Subscribe, Unsubscribe, Workspace
-from models.chain import max_way_bytes_of
 
 log = logging.getLogger("edge_agent.work")  # a job at work speaks under one name
 
@@ -81,7 +80,7 @@ class Fetcher(Workspace):
                 *(effect.version, effect.source, self.net.spec, self._version),
                 held_since=since,
                 since=effect.since,
-                most_bytes=max_way_bytes_of(self.spec, self.net.spec, self.net.buffers),
+                most_bytes=self._chain.most_way_bytes,
                 by_body=self.takes_bodies,
             )
         except FetchError as error:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -148,6 +149,11 @@ class Chain:
         self._last: Coding | None = None
         self.most_bytes = max_way_bytes(spec, buffers.spec) + 2 * agreed_bytes(job)
         """That a body may have."""
+
+    @cached_property
+    def most_way_bytes(self) -> int:
+        """The most bytes that a body of a version may have, by what this job writes: what a device lets in."""
+        return max_way_bytes_of(self._job, self.spec, self.buffers.spec)
 
     def first(self) -> Held:
         """Return version 0."""
