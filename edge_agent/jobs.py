@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -379,7 +380,7 @@ class Jobs:
         """Tell a job of an event, if it is at work."""
         self.inside(job, lambda work, now: work.handle(event, now))
 
-    def inside(self, job: str, act: Callable[[Work, float], Iterable[Out]]) -> None:
+    def inside(self, job: str, act: Callable[[Work, float], list[Out]]) -> None:
         """Let a job's work act, if there is such a job: the boundary that its faults do not cross.
 
         A disk that fails it, or data that have gone bad, are looked at again soon; what its own code throws puts it at
@@ -390,7 +391,7 @@ class Jobs:
             return
         before = work.failure, work.participant.ahead, work.n_examples, work.told
         try:
-            out = contain(lambda: list(act(work, self._clock())), OSError, DatasetError)
+            out = contain(partial(act, work, self._clock()), OSError, DatasetError)
         except DatasetError as error:
             self._put_off(job, self._leave(job).spec, str(error), LOOK_AGAIN_S, error.cell)
             return
@@ -404,7 +405,8 @@ class Jobs:
             return
         if (work.failure, work.participant.ahead, work.n_examples, work.told) != before:
             self.changed = True
-        self._send(out)
+        if out:
+            self._send(out)
 
     def take(self, chunk: Body) -> None:
         """Take a piece of a version, or of what is frozen of a job's net."""

@@ -106,7 +106,8 @@ class Work(Deployer, Trainer):
         """Tell the participant of an event, and return what follows. Raises OSError when the disk does not take it."""
         if isinstance(event, Verdict) and self._afterword is not None and self._afterword.settle(event):
             return []
-        messages = list(self._carry_out(self.participant.receive(event, now), now))
+        effects = self.participant.receive(event, now)
+        messages = list(self._carry_out(effects, now)) if effects else []
         if isinstance(event, Disconnected):
             messages += self._lose_connection()
         self._score_last(event, now)
