@@ -76,9 +76,14 @@ class SharedWire(Wire, frozen=True):
         return self.filter_for("device").removesuffix("+")
 
     @cached_property
-    def _with_bodies(self) -> tuple[str, ...]:
-        """Return what the topics begin with on which a device hears bodies."""
+    def _bodies_down(self) -> tuple[str, ...]:
+        """What the topics begin with on which devices hear bodies;"""
         return tuple(self.filter_below(word).removesuffix("#") for word in ("round", "body"))
+
+    @cached_property
+    def _bodies_up(self) -> tuple[str, ...]:
+        """And on which they send them."""
+        return tuple(self.filter_below(word).removesuffix("#") for word in ("offer", "chunk"))
 
     @cached_property
     def _counted(self) -> Once[int]:
@@ -86,7 +91,11 @@ class SharedWire(Wire, frozen=True):
 
     def heard_bytes(self, packet: Packet) -> int:
         """See `blob_bytes`: of a packet that devices hear."""
-        return self._counted(packet) if packet.topic.startswith(self._with_bodies) else 0
+        return self._counted(packet) if packet.topic.startswith(self._bodies_down) else 0
+
+    def sent_bytes(self, packet: Packet) -> int:
+        """See `blob_bytes`: of a packet that a device sends."""
+        return self.blob_bytes(packet) if packet.topic.startswith(self._bodies_up) else 0
 
     def unpack(self, packet: Packet) -> Message:
         """See `Wire`."""

@@ -30,7 +30,6 @@ from aggregator.starting import Given
 from aggregator.store import Store
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.transport import Packet, TransportEvent
-from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings, VitalsSettings
 from edge_agent.disk import NoDisk
 from edge_agent.home import Home
@@ -186,37 +185,29 @@ class _Clock:
 
 
 class _Link(MemoryTransport):
-    """A device's transport that also counts the bytes of bodies. index: which device's. heard_bytes: of what comes.
+    """A device's transport that also counts the bytes of bodies. index: which device's.
 
     It has no last will: no link is ever lost here.
     """
 
-    __slots__ = ("_heard_bytes", "_wire", "body_bytes_down", "body_bytes_up", "index")
+    __slots__ = ("_wire", "body_bytes_down", "body_bytes_up", "index")
 
-    def __init__(
-        self,
-        broker: MemoryBroker,
-        device: str,
-        wire: Wire,
-        index: int,
-        heard_bytes: Callable[[Packet], int],
-    ) -> None:
+    def __init__(self, broker: MemoryBroker, device: str, wire: SharedWire, index: int) -> None:
         super().__init__(broker, device, None)
         self.index = index
         self.body_bytes_up = self.body_bytes_down = 0
         self._wire = wire
-        self._heard_bytes = heard_bytes
 
     def publish(self, packet: Packet) -> bool:
         taken = super().publish(packet)
         if taken:
-            self.body_bytes_up += self._wire.blob_bytes(packet)
+            self.body_bytes_up += self._wire.sent_bytes(packet)
         return taken
 
     def take(self, timeout_s: float | None = 0.0) -> TransportEvent | None:
         event = super().take(timeout_s)
         if isinstance(event, Packet):
-            self.body_bytes_down += self._heard_bytes(event)
+            self.body_bytes_down += self._wire.heard_bytes(event)
         return event
 
 
@@ -323,7 +314,7 @@ class _Simulation:
     def _agent(self, device: str, share: Dataset) -> Agent:
         home = Home(HOME, device, nonce="simulation", disk=NoDisk())
         wire = self._wire if self._trust is None else made_keys.wire_of_device(self._trust, device, _roll)
-        link = _Link(self._broker, device, wire, len(self._links), self._wire.heard_bytes)
+        link = _Link(self._broker, device, self._wire, len(self._links))
         self._links.append(link)
         return Agent(
             self._config,

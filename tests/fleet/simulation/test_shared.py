@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from broker.errors import WireError
-from broker.messages import Beacon, Body, Job, Presence, Round, Verdict, Version
+from broker.messages import Beacon, Body, Chunk, Job, Offer, Presence, Round, Verdict, Version
 from broker.transport import Packet
 from broker.wire import Wire
 from edge_agent.config import ModelSettings
@@ -118,6 +118,14 @@ def test_bodies_are_counted_in_what_devices_hear(n_along: int) -> None:
     heard = [*bodies, Job("j", 1), Presence("d", 1, online=True), Verdict("d", "j", v0, "ab" * 4)]
     assert [wire.heard_bytes(WIRE.pack(message)) for message in heard] == [9, n_along, 0, 0, 0]
     assert all(wire.heard_bytes(packet) == WIRE.blob_bytes(packet) for packet in map(WIRE.pack, heard))
+
+
+@pytest.mark.parametrize("n_bytes", [0, 7])
+def test_bodies_are_counted_in_what_devices_send(n_bytes: int) -> None:
+    wire, v0 = SharedWire("f"), Version(1, 0)
+    offer = Offer("j", "d", v0, 9, "ab" * 16, 7, body=b"y" * n_bytes)
+    sent = [offer, Chunk("j", "d", "ab" * 16, 0, b"x" * 9), Presence("d", 1, online=True)]
+    assert [wire.sent_bytes(WIRE.pack(message)) for message in sent] == [n_bytes, 9, 0]
 
 
 # Jobs.
