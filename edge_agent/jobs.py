@@ -247,8 +247,10 @@ class Jobs:
 
     def tick(self, now: float) -> None:
         """Let time pass."""
-        self._note_installs()
-        self._note_readings()
+        if self.slots is not None:
+            self._note_installs(self.slots)
+        if self._readings.busy:
+            self._note_readings()
         if now < self.deadline:
             return
         self.changed = True
@@ -706,13 +708,11 @@ class Jobs:
 
     # The model slots.
 
-    def _note_installs(self) -> None:
-        if self.slots is None:
-            return
-        int8 = {job: one for job, one in self.slots.int8().items() if job in self._announced}
+    def _note_installs(self, slots: Slots) -> None:
+        int8 = {job: one for job, one in slots.int8().items() if job in self._announced}
         if int8 != self.int8:
             self.int8, self.changed = int8, True
-        for outcome in self.slots.finished():
+        for outcome in slots.finished():
             self.changed = True
             release, why = outcome.release, outcome.why
             version = Version(release.generation, release.number)
