@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator
+from sys import intern
 from typing import Any, Generic, TypeVar
 
 from broker.transport import Packet
@@ -71,7 +72,7 @@ def reach(root: Level[Client], path: str) -> Level[Client]:
             below = Level[Client]()
             if level.below is _NO_LEVELS:
                 level.below = {}
-            level.below[word] = below
+            level.below[intern(word)] = below  # the same word stands in many places: a device's at each kind of topic
         level = below
     return level
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +62,7 @@ FLEET = "simulation"
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 -- TemporaryDirectory makes a folder of its own there
 HOME = Path("nowhere")
 """What simulated devices call their state directories: they live once, and keep nothing (edge_agent/disk.py)."""
+DISK = NoDisk()
 SHOWN = (*measures.MEASURES, measures.THRESHOLD)
 """What is told of a version."""
 PATIENCE_S = 3600.0
@@ -206,7 +208,7 @@ class _Link(MemoryTransport):
 
     def take(self, timeout_s: float | None = 0.0) -> TransportEvent | None:
         event = super().take(timeout_s)
-        if isinstance(event, Packet):
+        if event is not None and isinstance(event, Packet):
             self.body_bytes_down += self._wire.heard_bytes(event)
         return event
 
@@ -277,7 +279,7 @@ class _Simulation:
             models=ModelSettings(nets.factories_of(spec.model), inference=False, bases=_bases(weights, folder)),
             vitals=VitalsSettings(every_s=0.0),  # nobody looks on, and what a fleet sends is counted
         )
-        named = zip(device_names(len(shares)), shares, strict=True)
+        named = zip(map(intern, device_names(len(shares))), shares, strict=True)
         self._agents = [self._agent(device, share) for device, share in named]
         self._deadlines = np.full(len(self._agents), -math.inf)
         """When each device has something to do, if it hears nothing before,"""
@@ -312,7 +314,7 @@ class _Simulation:
         return leader, transport
 
     def _agent(self, device: str, share: Dataset) -> Agent:
-        home = Home(HOME, device, nonce="simulation", disk=NoDisk())
+        home = Home(HOME, device, nonce="simulation", disk=DISK)
         wire = self._wire if self._trust is None else made_keys.wire_of_device(self._trust, device, _roll)
         link = _Link(self._broker, device, self._wire, len(self._links))
         self._links.append(link)
