@@ -28,47 +28,28 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ[_name] = "1"  # before NumPy is loaded: it reads them once
 
 import msgspec  # noqa: E402
-import numpy as np  # noqa: E402
-from msgspec import Struct, to_builtins  # noqa: E402
+from msgspec import to_builtins  # noqa: E402
 
 from benchmarks import connections, events  # noqa: E402
 from benchmarks.connections import Load  # noqa: E402
 from benchmarks.events import Cost  # noqa: E402
-from benchmarks.memory import peak_mb  # noqa: E402
+from benchmarks.simulated import Simulated  # noqa: E402
 from broker.errors import StartError  # noqa: E402
 from fleet.console.display import duration  # noqa: E402
 from fleet.console.watch import WatchError  # noqa: E402
 from fleet.local.processes import ChildDiedError, interruptible  # noqa: E402
-from models.data.dataset import Dataset  # noqa: E402
-from models.job import JobSpec, ModelSpec, RoundsSpec  # noqa: E402
 
 T = TypeVar("T")
 PARTS = ("coordinator", "versions", "chunks", "simulator")
 FLAT = 2.0
 """What may cost so much more among the most than among the fewest is flat: caches are not."""
 SLOWEST_US = 50.0
-SIMULATED = JobSpec(
-    "scale",
-    ModelSpec(inputs=20, hidden=(16,), outputs=3),
-    deploy="never",
-    rounds=RoundsSpec(fraction=0.1, max_rounds=5),
-)
-"""387 parameters, five rounds that draw a tenth."""
 SIMULATED_CPU_S, SIMULATED_MB = 5.0, 110.0
 """What 5,000 simulated devices may take."""
 GOAL_DEVICES = 5000
 AGGREGATOR_MB = 80.0
-ROW_EACH = 10
 STEPS = (10, 100, 1000)
 INTERRUPTED = 130
-
-
-class Simulated(Struct, frozen=True):
-    """A simulated job, in a process of its own. cpu_s: all of it, imports included. peak_mb: VmHWM."""
-
-    devices: int
-    cpu_s: float
-    peak_mb: float
 
 
 class _Progress:
@@ -91,9 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return 0; 1 where something could not be run, 2 for bad input."""
     parser = _parser()
     asked = parser.parse_args(arguments)
-    if asked.one is not None:
-        print(json.dumps(to_builtins(_simulate_here(asked.one))))
-        return 0
     if asked.json is not None and not asked.json.resolve().parent.is_dir():
         parser.error(f"--json {asked.json}: there is no such folder")
     logging.disable(logging.ERROR)  # what devices are refused, and what jobs wait for, is no news here
@@ -208,25 +186,9 @@ def _print_costs(title: str, costs: Sequence[Cost]) -> list[str]:
 
 def simulated(n_devices: int) -> Simulated:
     """Simulate a job in a fresh process. Raises CalledProcessError."""
-    command = [sys.executable, "-m", "benchmarks.scale", "--one", str(n_devices)]
+    command = [sys.executable, "-m", "benchmarks.simulated", str(n_devices)]
     answer = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     return msgspec.json.decode(answer.splitlines()[-1], type=Simulated)
-
-
-def _simulate_here(n_devices: int) -> Simulated:
-    from fleet.simulation.simulate import simulate
-
-    logging.disable(logging.ERROR)
-    rng = np.random.default_rng(0)
-    centres = rng.standard_normal((3, 20))
-    y = np.arange(ROW_EACH * (n_devices + 20)) % 3
-    X = (centres[y] + rng.standard_normal((len(y), 20))).astype(np.float32)
-    pairs = zip(np.split(X, n_devices + 20), np.split(y, n_devices + 20), strict=True)
-    shares = [Dataset(np.ascontiguousarray(rows), labels) for rows, labels in pairs]
-    test = Dataset(np.concatenate([share.X for share in shares[:20]]), np.concatenate([s.y for s in shares[:20]]))
-    simulate(SIMULATED, shares[20:], test)
-    times = os.times()
-    return Simulated(n_devices, times.user + times.system, peak_mb())
 
 
 def _print_simulated(runs: Sequence[Simulated]) -> list[str]:
@@ -289,7 +251,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--devices", nargs="+", type=_number, default=[1000, 5000], metavar="N", help="simulated ones")
     parser.add_argument("--connections", type=_number, metavar="N", help="real ones: 10, 100 … and N of them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
-    parser.add_argument("--one", type=_number, help=argparse.SUPPRESS)
     return parser
 
 

@@ -152,20 +152,21 @@ class MemoryBroker:
         self._transports.pop(transport, None)
 
     def _subscribe(self, transport: MemoryTransport, name: str) -> None:
-        reach(self._root, name).add(transport)
-        self._bring(transport, name)
+        own = reach(self._root, name)
+        own.add(transport)
+        self._bring(transport, name, own)
 
-    def _bring(self, transport: MemoryTransport, name: str) -> None:
-        """Send what is retained where a filter says."""
+    def _bring(self, transport: MemoryTransport, name: str, own: Level[MemoryTransport]) -> None:
+        """Send what is retained where a filter says. own: its place in the tree."""
         now = self._clock()
-        for level in retained_at(self._root, name):
+        for level in retained_at(self._root, name) if "+" in name or "#" in name else (own,):
             packet = level.retained
             if packet is None or now >= level.retained_until:
                 continue
             left = None if packet.expiry_s is None else math.ceil(level.retained_until - now)
             if left != packet.expiry_s:
                 packet = Packet(packet.topic, packet.payload, retain=True, expiry_s=left)
-            transport._deliver(packet)
+            transport._deliver(packet, about_wire_bytes(packet))
 
     def _unsubscribe(self, transport: MemoryTransport, name: str) -> None:
         level = find(self._root, name)
@@ -177,15 +178,12 @@ class MemoryBroker:
         if packet.retain:
             self._retain(packet)
         live = Packet(packet.topic, packet.payload, expiry_s=packet.expiry_s) if packet.retain else packet
-        policy = self.policy
+        policy, n_wire = self.policy, about_wire_bytes(packet)
         for level in list(filters_matching(self._root, packet.topic)):
             for transport in level.subscribers:
                 said = packet if packet.retain and transport._hears_as_published(packet.topic) else live
-                if policy is None:
-                    transport._deliver(said)
-                else:
-                    for _ in range(policy(transport, said)):
-                        transport._deliver(said)
+                for _ in range(1 if policy is None else policy(transport, said)):
+                    transport._deliver(said, n_wire)
 
     def _retain(self, packet: Packet) -> None:
         level = reach(self._root, packet.topic)
@@ -197,6 +195,20 @@ class MemoryBroker:
 
 class MemoryTransport:
     """One client of a MemoryBroker; see broker/transport.py for what it promises."""
+
+    __slots__ = (
+        "_as_published",
+        "_broker",
+        "_cable",
+        "_filters",
+        "_later",
+        "_next",
+        "_online",
+        "_open",
+        "client_id",
+        "counters",
+        "will",
+    )
 
     def __init__(self, broker: MemoryBroker, client_id: str, will: Packet | None) -> None:
         self.client_id = client_id
@@ -234,7 +246,7 @@ class MemoryTransport:
                 if self._online:
                     self._broker._subscribe(self, name)
             elif again and self._online:
-                self._broker._bring(self, name)
+                self._broker._bring(self, name, reach(self._broker._root, name))
 
     def unsubscribe(self, *filters: str) -> None:
         """Forget these filters."""
@@ -276,9 +288,12 @@ class MemoryTransport:
 
     def take(self, timeout_s: float | None = 0.0) -> TransportEvent | None:  # noqa: ARG002 -- it never waits: see the law
         """Return the next event, or None at once."""
-        event = self._next
-        self._next = self._later.popleft() if self._later else None
-        if not self._later:
+        event, later = self._next, self._later
+        if later is None:
+            self._next = None
+            return event
+        self._next = later.popleft()
+        if not later:
             self._later = None
         return event
 
@@ -335,15 +350,18 @@ class MemoryTransport:
         self._put(SessionTakenOver())
 
     def _hears_as_published(self, topic: str) -> bool:
-        return any(matches(name, topic) for name in self._as_published)
+        names = self._as_published
+        return bool(names) and any(matches(name, topic) for name in names)
 
-    def _deliver(self, packet: Packet) -> None:
-        if self.waiting >= self._broker.max_queued:
-            self.counters.dropped_packets += 1
+    def _deliver(self, packet: Packet, n_wire: int) -> None:
+        """Queue a packet. n_wire: about the bytes that it takes."""
+        counters = self.counters
+        if self._next is not None and self.waiting >= self._broker.max_queued:
+            counters.dropped_packets += 1
             return
-        self.counters.received_packets += 1
-        self.counters.received_bytes += len(packet.payload)
-        self.counters.wire_received_bytes += about_wire_bytes(packet)
+        counters.received_packets += 1
+        counters.received_bytes += len(packet.payload)
+        counters.wire_received_bytes += n_wire
         self._put(packet)
 
     def _put(self, event: TransportEvent) -> None:

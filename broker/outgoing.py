@@ -28,14 +28,20 @@ with what waits under these. Only beside another one of both it is hashed all th
 _Key = str | tuple[str, int] | Packet
 
 
+_NOTHING: OrderedDict[_Key, Packet] = OrderedDict()
+"""Where nothing waits, as in nearly every device of a fleet in one process: one for all, never changed."""
+
+
 class Outgoing:
     """The packets that wait for a transport. point: the failpoint that is reached when it has taken one."""
+
+    __slots__ = ("_n_beside", "_n_live", "_online", "_point", "_tally", "_transport", "_waiting", "dropped")
 
     def __init__(self, transport: Transport, point: str) -> None:
         self.dropped = 0
         """Packets that were one too many."""
         self._transport, self._point = transport, point
-        self._waiting: OrderedDict[_Key, Packet] = OrderedDict()
+        self._waiting: OrderedDict[_Key, Packet] = _NOTHING
         self._n_live = 0  # of them, those that are not retained
         self._n_beside = 0  # of them, those that are long and go by all that they are
         self._online = False
@@ -63,6 +69,8 @@ class Outgoing:
                 return
             self._n_live += 1
             self._n_beside += _is_beside(key)
+        if self._waiting is _NOTHING:
+            self._waiting = OrderedDict()
         self._waiting[key] = packet
         if packet.retain:
             self._waiting.move_to_end(key)
@@ -91,11 +99,11 @@ class Outgoing:
             self._n_beside -= _is_beside(key)
             failpoints.reach(self._point, packet.topic)
         if not self._waiting:
-            self._waiting.clear()  # an emptied one keeps the room that it had
+            self._waiting = _NOTHING  # an emptied one keeps the room that it had
 
     def clear(self) -> None:
         """Forget what waits."""
-        self._waiting.clear()
+        self._waiting = _NOTHING
         self._n_live = self._n_beside = 0
 
     def __len__(self) -> int:

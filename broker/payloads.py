@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import NODEFAULT, Struct
@@ -185,15 +185,21 @@ def cleaned(message: Message) -> Message:
     """Make what somebody says for people fit for their screens, here at the door; nobody else need think of it."""
     match message:
         case Presence():
-            return _with(
+            return msgspec.structs.replace(
                 message,
+                labels=message.labels or _NOTHING,
+                ready=message.ready or _NOTHING,
                 unready=_clean(message.unready),
-                trouble=_clean(message.trouble),
-                failed={job: Failure(failure.base, clean(failure.why)) for job, failure in message.failed.items()},
-                int8={job: msgspec.structs.replace(one, why=clean(one.why)) for job, one in message.int8.items()},
                 software=clean(message.software),
                 incarnation=clean(message.incarnation),
                 nonce=clean(message.nonce),
+                failed={job: Failure(failure.base, clean(failure.why)) for job, failure in message.failed.items()}
+                or _NOTHING,
+                done=message.done or _NOTHING,
+                ahead=message.ahead or _NOTHING,
+                trouble=_clean(message.trouble),
+                int8={job: msgspec.structs.replace(one, why=clean(one.why)) for job, one in message.int8.items()}
+                or _NOTHING,
             )
         case Verdict():
             return _with(message, refused=clean(message.refused))
@@ -216,5 +222,9 @@ def _with(message: M, **fields: object) -> M:
     return msgspec.structs.replace(message, **changed) if changed else message
 
 
+_NOTHING: dict[str, Any] = {}
+"""What is empty in a presence: one for all, and nobody changes it. Whoever leads a fleet holds one of each device."""
+
+
 def _clean(words: dict[str, str]) -> dict[str, str]:
-    return {name: clean(text) for name, text in words.items()}
+    return {name: clean(text) for name, text in words.items()} if words else _NOTHING

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator
+from sys import intern
 from typing import Any, Generic, TypeVar
 
 from broker.transport import Packet
@@ -68,10 +69,10 @@ def reach(root: Level[Client], path: str) -> Level[Client]:
     for word in path.split("/"):
         below = level.below.get(word)
         if below is None:
-            below = Level[Client]()
+            below = Level()
             if level.below is _NO_LEVELS:
                 level.below = {}
-            level.below[word] = below
+            level.below[intern(word)] = below  # the same word stands in many places: a device's at each kind of topic
         level = below
     return level
 
@@ -122,25 +123,33 @@ def filters_matching(root: Level[Client], topic: str) -> Iterator[Level[Client]]
 def retained_at(root: Level[Client], name: str) -> list[Level[Client]]:
     """Return the levels with a retained packet whose topic matches a filter, in order of first appearance."""
     if "+" in name or "#" in name:
-        return list(topics_matching(root, name.split("/")))
+        return topics_matching(root, name.split("/"))
     level = find(root, name)
     return [] if level is None or level.retained is None else [level]
 
 
-def topics_matching(level: Level[Client], words: list[str], top: bool = True) -> Iterator[Level[Client]]:
+def topics_matching(root: Level[Client], words: list[str]) -> list[Level[Client]]:
     """Return the levels with a retained packet whose topic matches a filter, in order of first appearance."""
-    if not words or words == ["#"]:
-        if level.retained is not None:
-            yield level
-        if not words:
-            return
-    if words[0] in ("+", "#"):
-        rest = words if words[0] == "#" else words[1:]
-        for word, below in level.below.items():
-            if not (top and word.startswith("$")):
-                yield from topics_matching(below, rest, top=False)
-    elif words[0] in level.below:
-        yield from topics_matching(level.below[words[0]], words[1:], top=False)
+    levels = [root]
+    for depth, word in enumerate(words):
+        if word == "#":  # which matches the level above it too
+            levels = [below for level in levels for below in _all_of(level, top=not depth)]
+            break
+        if word == "+":
+            levels = [
+                below for level in levels for name, below in level.below.items() if depth or not name.startswith("$")
+            ]
+        else:
+            levels = [level.below[word] for level in levels if word in level.below]
+    return [level for level in levels if level.retained is not None]
+
+
+def _all_of(level: Level[Client], *, top: bool) -> Iterator[Level[Client]]:
+    """Return a level and all below it. top: without those whose first word begins with a $."""
+    yield level
+    for name, below in level.below.items():
+        if not (top and name.startswith("$")):
+            yield from _all_of(below, top=False)
 
 
 def matches(name: str, topic: str) -> bool:

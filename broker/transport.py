@@ -98,9 +98,12 @@ def check_filter(name: str) -> None:
 
     A wildcard is a whole word, and `#` the last one.
     """
-    words = name.split("/")
-    alone = all(word in ("+", "#") or ("+" not in word and "#" not in word) for word in words)
-    if not 0 < len(name.encode()) <= 65_535 or "\0" in name or not alone or "#" in words[:-1]:
+    fits = 0 < len(name.encode()) <= 65_535 and "\0" not in name
+    if "+" in name or "#" in name:
+        words = name.split("/")
+        alone = all(word in ("+", "#") or ("+" not in word and "#" not in word) for word in words)
+        fits = fits and alone and "#" not in words[:-1]
+    if not fits:
         raise ValueError(f"{name[:80]!r} is not a topic filter")
 
 

@@ -29,6 +29,10 @@ INSISTS_S = 20.0
 """What was overtaken on its way comes late by a few seconds: who says it again after this long means it."""
 
 
+NO_NAMES: frozenset[Version] = frozenset()
+"""What most bases have: an empty set weighs 216 bytes, and each `frozenset()` is another."""
+
+
 class Announced:
     """What the aggregator has said last. names: former names of the base that is trained on or offered to."""
 
@@ -51,7 +55,7 @@ class Announced:
     def __init__(self, device: str, spec: JobSpec, names: Collection[Version]) -> None:
         self._device = device
         self._spec = spec
-        self.names = frozenset(names)
+        self.names = frozenset(names) or NO_NAMES
         self.term = 0
         """The one that was spoken under last."""
         self.led = 0

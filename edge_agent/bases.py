@@ -14,7 +14,6 @@ import logging
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from broker.ceilings import MOST_CHUNKS
 from broker.messages import BaseAt, Body
@@ -22,6 +21,7 @@ from broker.wire import Wire
 from edge_agent import files
 from edge_agent.config import ModelSettings
 from edge_agent.home import Home
+from edge_agent.seldom import NOTHING
 from edge_agent.workspace import Out, Subscribe, Unsubscribe
 from models import frozen
 from models.frozen import Find, FrozenError, MissingError, Own
@@ -40,10 +40,6 @@ AT_ONCE, AT_ONCE_BYTES = 16, 2**21
 """Pieces that are asked for at a time, and how many bytes these have: a broker queues no more for one device."""
 
 
-_NOTHING: Mapping[str, Any] = {}
-"""Shared: a fleet in one process has thousands of devices."""
-
-
 class Bases:
     """What is here. home: where files lie, if they lie in a file system; else it is in memory."""
 
@@ -53,11 +49,11 @@ class Bases:
         self._folder = home.folder / FOLDER if home.file_system is not None else None
         self._models = models
         self._wire = wire
-        self._here: Mapping[str, bytearray] = _NOTHING
+        self._here: Mapping[str, bytearray] = NOTHING
         """What was fetched, where there is no file system."""
-        self.announced: Mapping[str, BaseAt] = _NOTHING
+        self.announced: Mapping[str, BaseAt] = NOTHING
         """Job to what was announced of it."""
-        self.coming: Mapping[str, Fetching] = _NOTHING
+        self.coming: Mapping[str, Fetching] = NOTHING
         """Job to what is on its way for it."""
 
     def note(self, job: str, at: BaseAt) -> None:
@@ -154,14 +150,14 @@ class Bases:
     def _pop(self, job: str) -> Fetching | None:
         fetching = self.coming.get(job)
         if fetching is not None:
-            self.coming = {other: one for other, one in self.coming.items() if other != job} or _NOTHING
+            self.coming = {other: one for other, one in self.coming.items() if other != job} or NOTHING
         return fetching
 
     def sweep(self, needed: Collection[JobSpec], but: str) -> None:
         """Remove what no job here needs any more. but: the job that is forgotten. Raises OSError."""
-        self.announced = {job: at for job, at in self.announced.items() if job != but} or _NOTHING
+        self.announced = {job: at for job, at in self.announced.items() if job != but} or NOTHING
         names = {spec.train.base for spec in needed} | {at.sha256 for at in self.announced.values()}
-        self._here = {name: data for name, data in self._here.items() if name in names} or _NOTHING
+        self._here = {name: data for name, data in self._here.items() if name in names} or NOTHING
         for path in () if self._folder is None else self._folder.glob(f"*{frozen.ENDING}"):
             if path.stem.removeprefix(".") not in names:
                 path.unlink(missing_ok=True)

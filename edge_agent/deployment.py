@@ -25,10 +25,13 @@ class Policy(Struct, frozen=True):
         return self.every > 0 and version.number > 0 and version.number % self.every == 0
 
 
+_NEVER = Policy()
+
+
 def policy(spec: JobSpec, *, has_slot: bool) -> Policy:
     """Return what a device deploys of a job: `deploy` of the job is read here, and nowhere else."""
     if not has_slot or spec.deploy == "never":
-        return Policy()
+        return _NEVER
     return Policy(0 if spec.deploy == "final" else int(spec.deploy.removeprefix("every ")), last=True)
 
 

@@ -7,15 +7,26 @@ process make no folders and rename no files. What a process needs of its own it 
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Protocol
+
+
+@functools.lru_cache(maxsize=64)
+def below(folder: Path, *names: str) -> Path:
+    """Return a path in a folder: the same object again where it was asked for lately.
+
+    To put one together takes longer than most of what is done with it, and the devices of a fleet in one process have
+    the same ones.
+    """
+    return folder.joinpath(*names)
 
 
 class Disk(Protocol):
     """What `files` does, and may raise."""
 
-    def make_folder(self, path: Path) -> None:
-        """Make a folder and the parents it lacks. Raises OSError."""
+    def make_folder(self, path: Path) -> bool:
+        """Make a folder and the parents it lacks; return whether it is new, with nothing in it. Raises OSError."""
 
     def seal(self, path: Path, content: bytes) -> None:
         """Write a whole file over the one that is there. Raises OSError; that one is then untouched."""
@@ -50,8 +61,9 @@ class NoDisk:
 
     __slots__ = ()
 
-    def make_folder(self, path: Path) -> None:
-        """Take it."""
+    def make_folder(self, path: Path) -> bool:  # noqa: ARG002
+        """Return that it is new."""
+        return True
 
     def seal(self, path: Path, content: bytes) -> None:
         """Take it."""

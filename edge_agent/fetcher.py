@@ -83,7 +83,7 @@ class Fetcher(Workspace):
                 *(effect.version, effect.source, self.net.spec, self._version),
                 held_since=since,
                 since=effect.since,
-                most_bytes=self._chain.most_sent,
+                most_bytes=self._chain.most_way_bytes,
                 whole_bytes=self._chain.whole_bytes,
                 by_body=self.takes_bodies,
             )

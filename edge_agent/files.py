@@ -81,8 +81,10 @@ def forget(path: Path) -> None:
         sync_folder(path.parent)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and the parents it lacks, each on disk before the next one. Raises OSError.
+def make_folder(path: Path) -> bool:
+    """Make a folder and the parents it lacks, each on disk before the next one; return whether it is new.
+
+    Raises OSError.
 
     Every folder is made here, from the top down, so the deepest one that is there already is the only one that an
     agent killed in this very function may have left unsynced.
@@ -96,6 +98,7 @@ def make_folder(path: Path) -> None:
     for folder in reversed(lacking):
         folder.mkdir(mode=0o750, exist_ok=True)  # what a device has learned is not for everybody on it
         sync_folder(folder.parent)
+    return bool(lacking)
 
 
 sync_folder = sync

@@ -38,7 +38,7 @@ from msgspec import Meta, Struct
 from broker.ceilings import MOST_COUNT
 from broker.messages import Id
 from edge_agent import files
-from edge_agent.disk import Disk
+from edge_agent.disk import Disk, below
 from runtime import formats
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,7 @@ class Home:
     folder, when it cannot be read or written; nothing is then changed.
     """
 
-    file_system: int | None = None
-    """The device number of the one that the directory is on, if it is on one."""
+    __slots__ = ("_lock", "boot", "device", "disk", "file_system", "folder", "incarnation", "nonce")
 
     def __init__(
         self,
@@ -99,15 +98,17 @@ class Home:
         disk: Disk | None = None,
     ) -> None:
         self.disk: Disk = files if disk is None else disk
+        self.file_system: int | None = None
+        """The device number of the one that the directory is on, if it is on one."""
         self.folder = folder
         self.device = device
         self.nonce = draw() if nonce is None else nonce
         with _naming(folder), contextlib.ExitStack() as undo:
-            self.disk.make_folder(folder)
+            is_new = self.disk.make_folder(folder)
             self._lock = undo.enter_context(_locked(folder)) if disk is None else None
             if disk is None:
                 self.file_system = folder.stat().st_dev
-            mark, boot = _read_mark(folder, self.disk), _read_boot(folder, self.disk)
+            mark, boot = (None, None) if is_new else (_read_mark(folder, self.disk), _read_boot(folder, self.disk))
             if mark is not None and mark.device != device:
                 raise ForeignHomeError(
                     f"state directory {folder} belongs to device {mark.device}, and this agent is {device}: give it a "
@@ -115,11 +116,11 @@ class Home:
                 )
             if mark is None or boot is None:
                 mark = _Mark(device, draw())
-                self.disk.seal(folder / "device", msgspec.json.encode(mark))
+                self.disk.seal(below(folder, "device"), msgspec.json.encode(mark))
                 log.info("state directory=%s is device=%s's, incarnation=%s", folder, device, mark.incarnation)
             self.incarnation = mark.incarnation
             self.boot = (boot or 0) + 1
-            self.disk.seal(folder / "boot", str(self.boot).encode())
+            self.disk.seal(below(folder, "boot"), str(self.boot).encode())
             undo.pop_all()
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -26,11 +27,13 @@ from edge_agent import outbox
 from edge_agent.activity import Activity, first_of, put_off
 from edge_agent.bases import Bases
 from edge_agent.config import AgentConfig
+from edge_agent.disk import below
 from edge_agent.effects import Deployed, DeployFailed, Disconnected, JobEnded, ParticipantEvent
 from edge_agent.heard import Heard
 from edge_agent.home import Home
 from edge_agent.reading import Readings
 from edge_agent.resources import Resources
+from edge_agent.seldom import NOTHING, put, without
 from edge_agent.slots import Slots
 from edge_agent.work import Work
 from edge_agent.workspace import Out, Subscribe, Unsubscribe
@@ -76,8 +79,6 @@ LEFT_OVER_S = 60.0
 
 SCRATCH = "scratch"
 """The folder in the state directory where the examples of large sources lie, in files without names."""
-
-_NOBODY: Mapping[str, tuple[Work, float]] = {}
 
 
 class _Open(Struct, frozen=True):
@@ -169,24 +170,24 @@ class Jobs:
         heard: Heard | None = None,
     ) -> None:
         self.works: dict[str, Work] = {}
-        self.unready: dict[str, str] = {}
+        self.unready: Mapping[str, str] = NOTHING
         """Job to the reason why this device cannot take part in it."""
         self.changed = True
         """Whether what a presence says of jobs may be another than when somebody last set this to False; but for what
         only goes along with one (presence.py)."""
-        self._beginning: Mapping[str, tuple[Work, float]] = _NOBODY
+        self._beginning: Mapping[str, tuple[Work, float]] = NOTHING
         """Jobs whose data are being looked at, and since when."""
         self._sources: tuple[_Open, ...] = ()
         """What is open, with what is meant by it: one for all jobs that mean the same, so that they share its rows.
         (Most devices have one or two, for which a dict weighs twice as much.)"""
-        self._later: dict[str, _Later] = {}
-        self._rested_s: dict[str, float] = {}
-        self._trouble: dict[str, str] = {}
-        self.int8: dict[str, Int8] = {}
+        self._later: Mapping[str, _Later] = NOTHING
+        self._rested_s: Mapping[str, float] = NOTHING
+        self._trouble: Mapping[str, str] = NOTHING
+        self.int8: Mapping[str, Int8] = NOTHING
         """Job id to what has come of its model in int8, where its card says it."""
-        self._denied: dict[str, str] = {}
+        self._denied: Mapping[str, str] = NOTHING
         """Job to what this broker has refused of it."""
-        self._overs: dict[str, JobEnded] = {}
+        self._overs: Mapping[str, JobEnded] = NOTHING
         """Jobs that have ended, and how."""
         self._announced: tuple[str, ...] = ()
         """Jobs that the broker has told of."""
@@ -217,14 +218,17 @@ class Jobs:
 
     @property
     def _folder(self) -> Path:
-        return self._home.folder / "jobs"
+        return below(self._home.folder, "jobs")
 
     # Time.
 
     @property
     def busy(self) -> bool:
         """Whether there is training to do."""
-        return any(work.busy for work in self.works.values())
+        for work in self.works.values():  # noqa: SIM110 -- asked after each step, and mostly of one job
+            if work.busy:
+                return True
+        return False
 
     @property
     def deadline(self) -> float:
@@ -243,14 +247,16 @@ class Jobs:
 
     def tick(self, now: float) -> None:
         """Let time pass."""
-        self._note_installs()
-        self._note_readings()
+        if self.slots is not None:
+            self._note_installs(self.slots)
+        if self._readings.busy:
+            self._note_readings()
         if now < self.deadline:
             return
         self.changed = True
         for job, (_, since) in self._beginning.items():
             if now >= since + SAID_S:
-                self.unready.setdefault(job, READING)
+                self.unready = {job: READING, **self.unready}
         for job, work in list(self.works.items()):
             if work.deadline is not None and now >= work.deadline:
                 self.inside(job, Work.tick)
@@ -296,7 +302,7 @@ class Jobs:
         """Note that the connection is a new one, whose broker takes packets up to this size."""
         self.changed = True
         self._online, self._packet_bytes = True, packet_bytes
-        self._denied.clear()  # what this broker refuses it will refuse again
+        self._denied = NOTHING  # what this broker refuses it will refuse again
         self._left_over_at = self._clock() + LEFT_OVER_S
         self.say_again()
 
@@ -335,13 +341,13 @@ class Jobs:
         self.changed = True
         for job in self.works:
             if job in levels:
-                self._denied[job] = reason
+                self._denied = put(self._denied, job, reason)
 
     @property
-    def trouble(self) -> dict[str, str]:
+    def trouble(self) -> Mapping[str, str]:
         """Job to what an operator should look at."""
         told = {job: work.told for job, work in self.works.items() if work.told}
-        return told | self._trouble | self._denied if told or self._denied else self._trouble
+        return {**told, **self._trouble, **self._denied} if told or self._denied else self._trouble
 
     def sources(self) -> list[tuple[str, str]]:
         """Return every job that is at work here, or put off, with the name of the source of its data."""
@@ -376,7 +382,7 @@ class Jobs:
         """Tell a job of an event, if it is at work."""
         self.inside(job, lambda work, now: work.handle(event, now))
 
-    def inside(self, job: str, act: Callable[[Work, float], Iterable[Out]]) -> None:
+    def inside(self, job: str, act: Callable[[Work, float], list[Out]]) -> None:
         """Let a job's work act, if there is such a job: the boundary that its faults do not cross.
 
         A disk that fails it, or data that have gone bad, are looked at again soon; what its own code throws puts it at
@@ -387,7 +393,7 @@ class Jobs:
             return
         before = work.failure, work.participant.ahead, work.n_examples, work.told
         try:
-            out = contain(lambda: list(act(work, self._clock())), OSError, DatasetError)
+            out = contain(partial(act, work, self._clock()), OSError, DatasetError)
         except DatasetError as error:
             self._put_off(job, self._leave(job).spec, str(error), LOOK_AGAIN_S, error.cell)
             return
@@ -401,7 +407,8 @@ class Jobs:
             return
         if (work.failure, work.participant.ahead, work.n_examples, work.told) != before:
             self.changed = True
-        self._send(out)
+        if out:
+            self._send(out)
 
     def take(self, chunk: Body) -> None:
         """Take a piece of a version, or of what is frozen of a job's net."""
@@ -423,7 +430,7 @@ class Jobs:
             self._put_off(chunk.job, later.spec, why, NO_ROOM_S if isinstance(error, FrozenError) else LOOK_AGAIN_S)
             return
         if out is None:
-            self._later.pop(chunk.job)
+            self._later = without(self._later, chunk.job)
             self._begin(chunk.job, later.spec)
             return
         later.at = self._clock() + STALL_S
@@ -443,12 +450,12 @@ class Jobs:
             if self.unready.get(job.job) != why:
                 log.error("job=%s is refused: %s", job.job, why)
             if job.job not in self.works:
-                self.unready[job.job] = why
+                self.unready = put(self.unready, job.job, why)
             return
         if job.job not in self._announced:
             self._announced += (job.job,)
         if self.unready.get(job.job) in (UNANNOUNCED, UNSIGNED):
-            del self.unready[job.job]
+            self.unready = without(self.unready, job.job)
         if self._is_another(job):
             log.error("job=%s has another specification than before, and is begun anew", job.job)
             self._drop(job.job)
@@ -457,15 +464,17 @@ class Jobs:
                 spec = self._resources.spec(job)
             except SettingsError as error:
                 log.warning("job not understood: %s", error)
-                self.unready[job.job] = f"this agent does not understand the job: {error}"[:500]
+                told = f"this agent does not understand the job: {error}"[:500]
+                self.unready = put(self.unready, job.job, told)
                 return
             wanted = spec.rounds.labels.items()
             if spec.data_name in self._config.data and wanted <= self._config.labels.items():
                 self._begin(job.job, spec)
-        self._overs.pop(job.job, None)
+        self._overs = without(self._overs, job.job)
         if job.last is not None:
-            self._overs[job.job] = JobEnded(job.last, job.term)
-            self.pass_on(job.job, self._overs[job.job])
+            over = JobEnded(job.last, job.term)
+            self._overs = put(self._overs, job.job, over)
+            self.pass_on(job.job, over)
 
     def _known(self, job: str) -> JobSpec | None:
         """Return the specification of a job that this device works on, or is about to."""
@@ -515,7 +524,7 @@ class Jobs:
         if isinstance(work, Fault):
             self._rest(job, spec, work.why)
             return
-        self._beginning = {**self._beginning, job: (work, self._clock())}
+        self._beginning = put(self._beginning, job, (work, self._clock()))
         work.look()
         self._take_part(job)
 
@@ -525,7 +534,8 @@ class Jobs:
             self._later[job].at = now + STALL_S
             self._send(out)
             return
-        self._begin(job, self._later.pop(job).spec)
+        later, self._later = self._later[job], without(self._later, job)
+        self._begin(job, later.spec)
 
     def _fetch_base(self, job: str, spec: JobSpec, missing: MissingError) -> None:
         """Fetch what is frozen of a job's net, and begin the job with it."""
@@ -538,8 +548,9 @@ class Jobs:
             self._begin(job, spec)
             return
         self.changed = True
-        self.unready[job] = str(missing)
-        self._later[job] = _Later(spec, self._clock() + (STALL_S if job in self._bases.coming else WAIT_S), STALL_S)
+        self.unready = put(self.unready, job, str(missing))
+        at = self._clock() + (STALL_S if job in self._bases.coming else WAIT_S)
+        self._later = put(self._later, job, _Later(spec, at, STALL_S))
         self._send(out)
 
     def _take_part(self, job: str) -> None:
@@ -563,7 +574,7 @@ class Jobs:
         self.works[job] = work
         work.participant.announced.led = self._led
         self.changed = True
-        self.unready.pop(job, None)
+        self.unready = without(self.unready, job)
         log.info("takes part job=%s examples=%d", job, work.n_examples)
         self._send([Subscribe((self._wire.filter_for("round", job=job),))])
         self.inside(job, Work.begin)
@@ -590,7 +601,7 @@ class Jobs:
         deployed = self.slots.deployed(job, spec.name) if self.slots else None
         with self._marks.entered(job, "begin", "it was begun", most_s=ENTRY_S):
             return Work(
-                *(job, spec, self._config, self._home, self._folder / job, self._clock(), deployed),
+                *(job, spec, self._config, self._home, below(self._folder, job), self._clock(), deployed),
                 wire=self._wire,
                 marks=self._marks,
                 source=self._source(spec),
@@ -601,7 +612,7 @@ class Jobs:
 
     def _looked_at(self, job: str) -> None:
         """Note that a job's data are not being looked at any more."""
-        self._beginning = {other: one for other, one in self._beginning.items() if other != job} or _NOBODY
+        self._beginning = without(self._beginning, job)
 
     def _source(self, spec: JobSpec) -> Source:
         """Return the source of a job, open."""
@@ -610,7 +621,7 @@ class Jobs:
             settings, classifies = self._config.data[spec.data_name], _classifies(spec)
             labelled = not spec.model.finds_anomalies
             known = self._open_source(
-                *(settings, spec.contract, self._home.folder / SCRATCH),
+                *(settings, spec.contract, below(self._home.folder, SCRATCH)),
                 classifies=classifies,
                 labelled=labelled,
                 allow=self._config.models.allow,
@@ -633,14 +644,14 @@ class Jobs:
         self.changed = True
         if self._capacity is not None:
             self._capacity.leave(job)
-        self.unready[job] = why[:500]
-        self._later[job] = _Later(spec, self._clock() + pause_s, pause_s)
+        self.unready = put(self.unready, job, why[:500])
+        self._later = put(self._later, job, _Later(spec, self._clock() + pause_s, pause_s))
 
     def _rest(self, job: str, spec: JobSpec, why: str) -> None:
         """Put a job at rest whose own code has failed, and let it try again ever less often."""
         again = 2.0 ** self._marks.forgive(job) * FIRST_REST_S
         pause_s = min(max(2 * self._rested_s.get(job, FIRST_REST_S / 2), again), LAST_REST_S)
-        self._rested_s[job] = pause_s
+        self._rested_s = put(self._rested_s, job, pause_s)
         self._put_off(job, spec, f"at rest: {why}", pause_s)
 
     def _leave(self, job: str) -> Work:
@@ -651,14 +662,14 @@ class Jobs:
         self._readings.forget(job)
         filters = (self._wire.filter_for(word, job=job) for word in ("head", "round"))
         self._send([Unsubscribe((*filters, *work.subscribed))])
-        self._trouble.pop(job, None)
+        self._trouble = without(self._trouble, job)
         return work
 
     def _forget(self, job: str) -> None:
         """Forget a deleted job, whether or not this process has worked on it."""
         self._announced = tuple(name for name in self._announced if name != job)
         self._drop(job)
-        folder, disk = self._folder / job, self._home.disk
+        folder, disk = below(self._folder, job), self._home.disk
         try:
             if disk.exists(folder):
                 log.info("job deleted job=%s", job)
@@ -672,8 +683,9 @@ class Jobs:
 
     def _drop(self, job: str) -> None:
         """Forget what is in memory of a job."""
-        for known in (self.unready, self._later, self._rested_s, self._overs, self._denied):
-            known.pop(job, None)
+        self.unready, self._later = without(self.unready, job), without(self._later, job)
+        self._rested_s, self._overs = without(self._rested_s, job), without(self._overs, job)
+        self._denied = without(self._denied, job)
         if self._capacity is not None:
             self._capacity.forget(job)
         self._looked_at(job)
@@ -692,23 +704,22 @@ class Jobs:
             log.error("%s cannot be read: %s", self._folder, error.strerror or error)
             return
         for job in names:
-            self.unready[job] = UNANNOUNCED
+            self.unready = put(self.unready, job, UNANNOUNCED)
 
     # The model slots.
 
-    def _note_installs(self) -> None:
-        if self.slots is None:
-            return
-        int8 = {job: one for job, one in self.slots.int8().items() if job in self._announced}
+    def _note_installs(self, slots: Slots) -> None:
+        int8 = {job: one for job, one in slots.int8().items() if job in self._announced}
         if int8 != self.int8:
             self.int8, self.changed = int8, True
-        for outcome in self.slots.finished():
+        for outcome in slots.finished():
             self.changed = True
             release, why = outcome.release, outcome.why
             version = Version(release.generation, release.number)
-            self._trouble.pop(release.job, None)
+            self._trouble = without(self._trouble, release.job)
             if why:
-                self._trouble[release.job] = f"model {outcome.name} {version} is not in service: {why}"[:500]
+                told = f"model {outcome.name} {version} is not in service: {why}"[:500]
+                self._trouble = put(self._trouble, release.job, told)
             self.pass_on(release.job, DeployFailed(version, why) if why else Deployed(version))
             self._sweep()
 

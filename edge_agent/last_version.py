@@ -27,13 +27,15 @@ class LastVersion(RowReader):
         over, said = self.participant.announced.over, self._afterword
         if said is not None and said.version != over:
             self._afterword = said = None  # the job goes on
+        if over is None:
+            return
         if said is not None and isinstance(event, Connected):
             said.connected(event.spread_s, now)
         elif said is not None and isinstance(event, Disconnected):
             said.disconnected()
-        is_here = over is not None and over == self._version and self._trail is not None and over.number > 0
+        is_here = over == self._version and self._trail is not None and over.number > 0
         is_free = self._training is None and self._pending is None
-        if said is None and over is not None and is_here and is_free and self._scores:
+        if said is None and is_here and is_free and self._scores:
             reading = self._readings.ask(self.job, self._read)
             self._afterword = Afterword(self._device, over, reading, online=self.participant.online)
             self._begin_scoring()

@@ -24,7 +24,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import logging
 import re
@@ -38,7 +37,7 @@ from msgspec import Struct
 
 from broker.messages import Offer, Version
 from edge_agent import files
-from edge_agent.disk import Disk
+from edge_agent.disk import Disk, below
 from models import sections
 from models.codec import CodecError, Coding, Terms
 from models.job import TrainSpec
@@ -116,6 +115,24 @@ class Outbox:
     job, device: whose updates it may hold; any when not given. disk: what the folder is on.
     """
 
+    __slots__ = (
+        "_body",
+        "_device",
+        "_disk",
+        "_has_checkpoint",
+        "_is_flushed",
+        "_job",
+        "_serial",
+        "_slot",
+        "_spec",
+        "folder",
+        "most_bytes",
+        "names",
+        "offer",
+        "probed",
+        "settled",
+    )
+
     def __init__(
         self,
         folder: Path,
@@ -136,14 +153,8 @@ class Outbox:
         self._job = job
         self._device = device
         self._disk = disk
-        self._disk.make_folder(folder)
-        self._check_formats()
-        self._has_checkpoint = self._disk.exists(_at(folder, "checkpoint.bin"))
-        """Whether there is one: nobody else writes here, so that it is looked for once."""
-        read = (self._read(name, _Settled) for name in ("settled.bin", "residual.bin"))
-        known = [one for one in read if one is not None]
-        self.settled: Version | None = max((one.settled for one in known), default=None)
-        self.probed: Probed | None = next((one.probed for one in known if one.probed is not None), None)
+        self.settled: Version | None = None
+        self.probed: Probed | None = None
         """What the next report builds on: as durable as the updates, so that a death changes no report."""
         self.offer: Offer | None = None
         """The update that is not settled, if what is on disk can be sent."""
@@ -153,8 +164,22 @@ class Outbox:
         """Its bytes, while it is offered and was put by this very process."""
         self._is_flushed = True
         """Whether what is settled is on disk."""
+        self._has_checkpoint = False
+        """Whether there is one: nobody else writes here, so that it is looked for once."""
+        self._slot, self._serial = 1, 0
+        """Which of the two files was put last, and its number."""
+        if not self._disk.make_folder(folder):
+            self._recall()
+
+    def _recall(self) -> None:
+        """Take up what a former process has left. Raises OSError or NewerFormatError."""
+        self._check_formats()
+        self._has_checkpoint = self._disk.exists(below(self.folder, "checkpoint.bin"))
+        read = (self._read(name, _Settled) for name in ("settled.bin", "residual.bin"))
+        known = [one for one in read if one is not None]
+        self.settled = max((one.settled for one in known), default=None)
+        self.probed = next((one.probed for one in known if one.probed is not None), None)
         self._slot, update = self._last()
-        """Which of the two files was put last."""
         self._serial = 0 if update is None else update.serial
         if update is None or not self._understands(update, decodes=True):
             return
@@ -184,10 +209,8 @@ class Outbox:
         found = 1 if name not in SLOTS or "terms" in cells else 0
         if "format" in cells:
             found = msgspec.msgpack.decode(cells["format"], type=int)
-        what, newer = (
-            str(_at(self.folder, name)),
-            "upgrade this agent, or remove the file: its base may be trained again",
-        )
+        what = str(self.folder / name)
+        newer = "upgrade this agent, or remove the file: its base may be trained again"
         formats.check(what, found, FORMAT, newer=newer)
         if name == "checkpoint.bin" and "training" in cells:
             found = training_format_of(msgspec.msgpack.decode(cells["training"], type=bytes))
@@ -202,7 +225,7 @@ class Outbox:
                 found.append((slot, update))
             else:  # whoever made it may have died before its name was on disk: it is made anew
                 with contextlib.suppress(OSError):
-                    self._disk.discard(_at(self.folder, name))
+                    self._disk.discard(below(self.folder, name))
         return max(found, key=lambda one: one[1].serial, default=(1, None))
 
     @property
@@ -227,7 +250,7 @@ class Outbox:
         if len(content) > self.most_bytes:
             raise OutboxFullError(f"an update of {len(content)} bytes is more than outbox_bytes = {self.most_bytes}")
         slot = 1 - self._slot
-        self._disk.overwrite(_at(self.folder, SLOTS[slot]), content)
+        self._disk.overwrite(below(self.folder, SLOTS[slot]), content)
         reach("outbox.put.between", (offer.job, offer.base))
         self._drop_checkpoint()
         self._slot, self._serial, self._body, self._is_flushed = slot, update.serial, body, True
@@ -259,10 +282,10 @@ class Outbox:
         """Make durable what is settled, and remove its update. Raises OSError; it can then be called again."""
         if self._is_flushed or self.settled is None:
             return
-        self._disk.seal(_at(self.folder, "settled.bin"), msgspec.msgpack.encode(_Settled(self.settled, self.probed)))
+        self._disk.seal(below(self.folder, "settled.bin"), msgspec.msgpack.encode(_Settled(self.settled, self.probed)))
         reach("outbox.flush.between", self.settled)
         for name in (*SLOTS, "residual.bin"):
-            self._disk.discard(_at(self.folder, name))
+            self._disk.discard(below(self.folder, name))
         self._slot, self._is_flushed = 1, True
 
     # Where training stands.
@@ -281,11 +304,11 @@ class Outbox:
         """
         content = msgspec.msgpack.encode(_Checkpoint(base, data, training_to_bytes(state), loss, names))
         self._has_checkpoint = True
-        self._disk.seal(_at(self.folder, "checkpoint.bin"), content)
+        self._disk.seal(below(self.folder, "checkpoint.bin"), content)
 
     def _drop_checkpoint(self) -> None:
         if self._has_checkpoint:
-            self._disk.discard(_at(self.folder, "checkpoint.bin"))
+            self._disk.discard(below(self.folder, "checkpoint.bin"))
             self._has_checkpoint = False
 
     def resume(
@@ -338,8 +361,8 @@ class Outbox:
     def _read(self, name: str, kind: type[T]) -> T | None:
         content = self._content(name)
         if content is None:
-            if self._disk.exists(_at(self.folder, name)):
-                log.error("file=%s is damaged and is ignored", _at(self.folder, name))
+            if self._disk.exists(below(self.folder, name)):
+                log.error("file=%s is damaged and is ignored", self.folder / name)
             return None
         try:
             self._check_format(name, content)
@@ -351,17 +374,11 @@ class Outbox:
             return None
 
     def _content(self, name: str) -> bytes | None:
-        path = _at(self.folder, name)
+        path = below(self.folder, name)
         return self._disk.overwritten(path) if name in SLOTS else self._disk.unseal(path)
 
     def _ignore(self, name: str, error: Exception) -> None:
-        log.error("file=%s is not understood and is ignored: %s", _at(self.folder, name), describe(error))
-
-
-@functools.lru_cache(maxsize=64)
-def _at(folder: Path, name: str) -> Path:
-    """Return the path of a file, the same each time: to put one together takes as long as to open it."""
-    return folder / name
+        log.error("file=%s is not understood and is ignored: %s", self.folder / name, describe(error))
 
 
 def leftovers(folder: Path, known: Container[str], disk: Disk = files) -> list[str]:

@@ -60,7 +60,7 @@ from enum import Flag, auto
 from msgspec import structs
 
 from broker.messages import Head, Offer, Round, Verdict, Version, Want
-from edge_agent.announced import FAR, Announced
+from edge_agent.announced import FAR, NO_NAMES, Announced
 from edge_agent.deployment import Deployment, policy
 from edge_agent.effects import (
     Connected,
@@ -252,10 +252,12 @@ class Participant:
     def deadline(self) -> float | None:
         """When `tick` has something to do, if nothing is received before."""
         earliest = self.deployment.deadline
-        if self._online:
-            for at in (self.resend.at if self.offer else None, *self.versions.deadlines):
-                if at is not None and (earliest is None or at < earliest):
-                    earliest = at
+        if not self._online:
+            return earliest
+        refetch_at, look_at = self.versions.deadlines
+        for at in (refetch_at, look_at, self.resend.at if self.offer else None):
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
         return earliest
 
     # What can be asked.
@@ -340,7 +342,8 @@ class Participant:
             self.deployment.begin(wanted)
             effects.append(Deploy(wanted))
         if self._wants_to_train(wanted, now) and (round_ := self.announced.round):
-            self._training, self._coded, self.announced.names = wanted, round_.terms, frozenset(round_.aliases)
+            self._training, self._coded = wanted, round_.terms
+            self.announced.names = frozenset(round_.aliases) or NO_NAMES
             effects.append(Train(wanted, round_.terms, round_.aliases))
         return effects
 

@@ -18,6 +18,8 @@ FIRST_FEW = 4
 class Announcer:
     """A token bucket in front of the presence topic."""
 
+    __slots__ = ("_last", "_named", "_not_before", "_refilled_at", "_tokens", "_told", "interval_s")
+
     def __init__(self, interval_s: float) -> None:
         self.interval_s = interval_s
         self._last: Presence | None = None

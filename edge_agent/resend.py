@@ -25,6 +25,14 @@ class Jitter(Protocol):
         """Return the next number, from 0 up to 1."""
 
 
+def up_to(rng: Jitter, most_s: float) -> float:
+    """Return the next number times this. Where that is nothing the number is passed over, which may cost less."""
+    if most_s:
+        return rng.random() * most_s
+    getattr(rng, "skip", rng.random)()
+    return 0.0
+
+
 class Resend:
     """The timing of one device's offers to one job. folds: every offer of the job is answered."""
 
@@ -73,7 +81,7 @@ class Resend:
     def connected(self, spread_s: float, now: float) -> None:
         """Offer again at once, spread over this window: the connection is a new one, of either side."""
         self._backoff_s, self._window_s = None, max(FIRST_RESEND_S, spread_s)
-        self.at = now + self._rng.random() * spread_s
+        self.at = now + up_to(self._rng, spread_s)
 
     def disconnected(self) -> None:
         """Measure no wait through an outage."""

@@ -34,6 +34,7 @@ from edge_agent.home import Home
 from edge_agent.jobs import Jobs
 from edge_agent.presence import Announcer
 from edge_agent.reading import Readings, Start, inline
+from edge_agent.resend import up_to
 from edge_agent.resources import Resources
 from edge_agent.slots import Calibrate, Install, Slots
 from edge_agent.teller import Teller
@@ -272,7 +273,7 @@ class Agent:
             case Online(max_packet_bytes):
                 log.info("online")
                 self._out.online = True
-                self._announcer.forget(self._clock(), SETTLE_S + self._rng.random() * self._spread_s)
+                self._announcer.forget(self._clock(), SETTLE_S + up_to(self._rng, self._spread_s))
                 self._tell_again()
                 self.jobs.connected(max_packet_bytes)
             case Offline(reason):
@@ -343,7 +344,7 @@ class Agent:
         came_back = False
         if (beacon.nonce, beacon.roll) != self._roll:
             came_back, self._roll = self._roll is not None, (beacon.nonce, beacon.roll)
-            wait_s = self._rng.random() * beacon.spread_s
+            wait_s = up_to(self._rng, beacon.spread_s)
             self._announcer.forget(self._clock(), wait_s if came_back else max(SETTLE_S, wait_s))
             self._tell_again()
         if beacon.term > self._term:
@@ -352,7 +353,7 @@ class Agent:
             self._term = beacon.term  # it was told of the higher one, or nobody can hear that it was not
         if self._wire.seal.session_with != self._session_with:  # which could check nothing that was said before
             came_back, self._session_with = True, self._wire.seal.session_with
-            self._announcer.forget(self._clock(), self._rng.random() * beacon.spread_s)
+            self._announcer.forget(self._clock(), up_to(self._rng, beacon.spread_s))
         if came_back:
             self.jobs.say_again()
 

@@ -75,10 +75,15 @@ class Work(Deployer, Trainer):
     @property
     def deadline(self) -> float | None:
         """When `tick` wants to be called."""
-        flush_at = None if self._outbox.is_flushed else self._flush_at
+        earliest = self.participant.deadline
+        if self._stalls_at is not None and (earliest is None or self._stalls_at < earliest):
+            earliest = self._stalls_at
+        if not self._outbox.is_flushed and (earliest is None or self._flush_at < earliest):
+            earliest = self._flush_at
         again_at = None if self._afterword is None else self._afterword.deadline
-        times = (self.participant.deadline, self._stalls_at, flush_at, again_at)
-        return min((at for at in times if at is not None), default=None)
+        if again_at is not None and (earliest is None or again_at < earliest):
+            earliest = again_at
+        return earliest
 
     def activity(self, *, is_led: bool, sends: bool) -> Activity:
         """Return what it does. is_led: an aggregator leads. sends: packets wait to be sent."""
@@ -101,7 +106,8 @@ class Work(Deployer, Trainer):
         """Tell the participant of an event, and return what follows. Raises OSError when the disk does not take it."""
         if isinstance(event, Verdict) and self._afterword is not None and self._afterword.settle(event):
             return []
-        messages = list(self._carry_out(self.participant.receive(event, now), now))
+        effects = self.participant.receive(event, now)
+        messages = list(self._carry_out(effects, now)) if effects else []
         if isinstance(event, Disconnected):
             messages += self._lose_connection()
         self._score_last(event, now)

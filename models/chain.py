@@ -151,8 +151,8 @@ class Chain:
         """That a body may have."""
 
     @cached_property
-    def most_sent(self) -> int:
-        """Bytes that a body may have which this job's coding writes: what a device lets in."""
+    def most_way_bytes(self) -> int:
+        """The most bytes that a body of a version may have, by what this job writes: what a device lets in."""
         return max_way_bytes_of(self._job, self.spec, self.buffers.spec)
 
     @cached_property

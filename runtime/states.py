@@ -39,17 +39,19 @@ class StateTable(Generic[S]):
     ) -> None:
         self._states = states
         self.rows = {event: dict(zip(states, row, strict=True)) for event, row in rows.items()}
+        self._legal = {
+            (event, state.value): cell for event, row in self.rows.items() for state, cell in row.items() if cell
+        }
+        """By the number of the state, which is found several times as fast as the state."""
         self._words = dict(zip(states, words, strict=True))
         self._needs = dict(needs)
 
     def follow(self, state: S, event: type) -> S:
         """Return the states that may follow. Raises IllegalEventError for an event that is illegal in this state."""
-        row = self.rows.get(event)
-        if row is None:
-            raise self.illegal(state, event, "it is no event of this machine")
-        if not row[state]:
-            raise self.illegal(state, event, self._needs[event])
-        return row[state]
+        found = self._legal.get((event, state._value_))
+        if found is not None:
+            return found
+        raise self.illegal(state, event, self._needs[event] if event in self.rows else "it is no event of this machine")
 
     def illegal(self, state: S, event: type, why: str) -> IllegalEventError:
         """Return the error for an event that is illegal in this state, and why it is."""

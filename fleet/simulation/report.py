@@ -20,7 +20,6 @@ from msgspec import structs
 from aggregator.convergence import no_better
 from fleet.console.display import Display, duration, n_bytes
 from fleet.console.metrics import Cell
-from fleet.console.versions import read_weights
 from fleet.factories import find_beside
 from fleet.factories import told_of as told_of_net
 from fleet.local.processes import interruptible
@@ -53,7 +52,11 @@ def command(arguments: argparse.Namespace) -> int:
     )
     find_beside(find_job(arguments.job), problem.spec)
     notes = told_of_net(problem.spec)
-    weights = None if arguments.base is None else read_weights(arguments.base, problem.spec)
+    weights = None
+    if arguments.base is not None:
+        from fleet.console.versions import read_weights  # here alone: it loads onnx
+
+        weights = read_weights(arguments.base, problem.spec)
     stream: TextIO = sys.stderr if to_stdout else sys.stdout
     report = _Report(Display(stream), problem, None if arguments.out is None else folder(arguments.out))
     for note in notes:

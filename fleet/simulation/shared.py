@@ -8,9 +8,11 @@ belongs to one device alone, its rows, its outbox, its participant, is not here.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -26,7 +28,7 @@ from models.frozen import Find
 from models.job import JobSpec
 from models.nets.net import Net
 from models.params import Spec
-from runtime.faults import Marks, Place
+from runtime.faults import Marks, Place, limited
 
 T = TypeVar("T")
 
@@ -64,9 +66,45 @@ class SharedWire(Wire, frozen=True):
     def _read(self) -> Once[Message]:
         return Once(super().unpack)
 
+    @cached_property
+    def _presences(self) -> dict[str, tuple[bytes, Message]]:
+        """By their topics, presences that one of two has read: the device, which hears itself, and who leads."""
+        return {}
+
+    @cached_property
+    def _of_devices(self) -> str:
+        return self.filter_for("device").removesuffix("+")
+
+    @cached_property
+    def _bodies_down(self) -> tuple[str, ...]:
+        """What the topics begin with on which devices hear bodies;"""
+        return tuple(self.filter_below(word).removesuffix("#") for word in ("round", "body"))
+
+    @cached_property
+    def _bodies_up(self) -> tuple[str, ...]:
+        """And on which they send them."""
+        return tuple(self.filter_below(word).removesuffix("#") for word in ("offer", "chunk"))
+
+    @cached_property
+    def _counted(self) -> Once[int]:
+        return Once(self.blob_bytes)
+
+    def heard_bytes(self, packet: Packet) -> int:
+        """See `blob_bytes`: of a packet that devices hear."""
+        return self._counted(packet) if packet.topic.startswith(self._bodies_down) else 0
+
+    def sent_bytes(self, packet: Packet) -> int:
+        """See `blob_bytes`: of a packet that a device sends."""
+        return self.blob_bytes(packet) if packet.topic.startswith(self._bodies_up) else 0
+
     def unpack(self, packet: Packet) -> Message:
         """See `Wire`."""
-        return self._read(packet)
+        if not packet.topic.startswith(self._of_devices):
+            return self._read(packet)
+        known = self._presences.pop(packet.topic, None)
+        if known is None or known[0] is not packet.payload:
+            known = self._presences[packet.topic] = packet.payload, super().unpack(packet)
+        return known[1]
 
 
 class SharedResources(Resources):
@@ -165,6 +203,7 @@ class Unmarked(Marks):
 
     def __init__(self) -> None:
         """Look nowhere."""
+        self._entered: set[tuple[str, Place]] = set()
 
     def reason(self, job: str) -> str:  # noqa: ARG002
         """Return that every job may be entered."""
@@ -175,6 +214,13 @@ class Unmarked(Marks):
 
     def step_out(self, job: str, place: Place) -> None:
         """Write nothing."""
+
+    @contextmanager
+    def entered(self, job: str, place: Place, what: str, *, most_s: float = math.inf) -> Iterator[None]:  # noqa: ARG002
+        """See `Marks`. What a job's code has made once all devices share: it is not entered again, nor timed."""
+        with limited(math.inf if (job, place) in self._entered else most_s):
+            yield
+        self._entered.add((job, place))
 
     def has_deaths(self, job: str, place: Place) -> bool:  # noqa: ARG002
         """Return that nobody has died."""
@@ -201,7 +247,15 @@ class _Redrawn:
         self._n = 0
         self._kept: random.Random | None = None
 
+    def skip(self) -> None:
+        """Pass a number over."""
+        if self._kept is None:
+            self._n += 1
+        else:
+            self._kept.random()
+
     def random(self) -> float:
+        """See `random.Random`."""
         rng = self._kept
         if rng is None:
             rng = random.Random(self._seed)  # noqa: S311 -- jitter, no secret

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from sys import intern
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct, structs
@@ -29,23 +31,21 @@ from aggregator.starting import Given
 from aggregator.store import Store
 from broker.memory import MemoryBroker, MemoryTransport
 from broker.transport import Packet, TransportEvent
-from broker.wire import Wire
 from edge_agent.config import AgentConfig, ModelSettings, VitalsSettings
 from edge_agent.disk import NoDisk
 from edge_agent.home import Home
 from edge_agent.live.settings import DeviceSource
+from edge_agent.reading import at_once
 from edge_agent.service import Agent
-from edge_agent.service import will as device_will
 from fleet import made_keys, memory
-from fleet.console.versions import Weights
 from fleet.problems.problem import device_names, for_all
 from fleet.problems.tables import Share
 from fleet.simulation.left import Deployed, Left, idle, left_of
-from fleet.simulation.shared import Once, SharedResources, SharedWire, Unmarked
+from fleet.simulation.shared import SharedResources, SharedWire, Unmarked
 from models import frozen
 from models.chain import Chain
 from models.data.dataset import Dataset
-from models.data.source import DataSource, InMemory
+from models.data.source import DataSource, Unchanging
 from models.frozen import ENDING, Own
 from models.job import JobSpec
 from models.measures import table as measures
@@ -55,10 +55,14 @@ from models.nets.size import of_net
 from models.params import Params, Spec
 from runtime.settings import convert
 
+if TYPE_CHECKING:
+    from fleet.console.versions import Weights  # which loads onnx and paho, and nobody here needs those
+
 FLEET = "simulation"
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 -- TemporaryDirectory makes a folder of its own there
 HOME = Path("nowhere")
 """What simulated devices call their state directories: they live once, and keep nothing (edge_agent/disk.py)."""
+DISK = NoDisk()
 SHOWN = (*measures.MEASURES, measures.THRESHOLD)
 """What is told of a version."""
 PATIENCE_S = 3600.0
@@ -183,33 +187,29 @@ class _Clock:
 
 
 class _Link(MemoryTransport):
-    """A device's transport that also counts the bytes of bodies. index: which device's. heard_bytes: of what comes."""
+    """A device's transport that also counts the bytes of bodies. index: which device's.
 
-    def __init__(
-        self,
-        broker: MemoryBroker,
-        device: str,
-        wire: Wire,
-        home: Home,
-        index: int,
-        heard_bytes: Callable[[Packet], int],
-    ) -> None:
-        super().__init__(broker, device, device_will(wire, home))
+    It has no last will: no link is ever lost here.
+    """
+
+    __slots__ = ("_wire", "body_bytes_down", "body_bytes_up", "index")
+
+    def __init__(self, broker: MemoryBroker, device: str, wire: SharedWire, index: int) -> None:
+        super().__init__(broker, device, None)
         self.index = index
         self.body_bytes_up = self.body_bytes_down = 0
         self._wire = wire
-        self._heard_bytes = heard_bytes
 
     def publish(self, packet: Packet) -> bool:
         taken = super().publish(packet)
         if taken:
-            self.body_bytes_up += self._wire.blob_bytes(packet)
+            self.body_bytes_up += self._wire.sent_bytes(packet)
         return taken
 
     def take(self, timeout_s: float | None = 0.0) -> TransportEvent | None:
         event = super().take(timeout_s)
-        if isinstance(event, Packet):
-            self.body_bytes_down += self._heard_bytes(event)
+        if event is not None and isinstance(event, Packet):
+            self.body_bytes_down += self._wire.heard_bytes(event)
         return event
 
 
@@ -221,8 +221,8 @@ class _Share:
     def __init__(self, rows: Dataset) -> None:
         self._rows = rows
 
-    def __call__(self, *_: object, **__: object) -> InMemory:
-        return InMemory(self._rows)
+    def __call__(self, *_: object, **__: object) -> Unchanging:
+        return Unchanging(self._rows)
 
 
 def _roll() -> int:
@@ -271,7 +271,6 @@ class _Simulation:
         """Devices that have something to take, or to train."""
         self._store = Store(folder / "aggregator", synced=False)
         self._wire, self._resources, self._marks = SharedWire(FLEET), SharedResources(), Unmarked()
-        self._blob_bytes = Once(self._wire.blob_bytes)
         self._links: list[_Link] = []
         self._config = AgentConfig(
             fleet=FLEET,
@@ -280,7 +279,7 @@ class _Simulation:
             models=ModelSettings(nets.factories_of(spec.model), inference=False, bases=_bases(weights, folder)),
             vitals=VitalsSettings(every_s=0.0),  # nobody looks on, and what a fleet sends is counted
         )
-        named = zip(device_names(len(shares)), shares, strict=True)
+        named = zip(map(intern, device_names(len(shares))), shares, strict=True)
         self._agents = [self._agent(device, share) for device, share in named]
         self._deadlines = np.full(len(self._agents), -math.inf)
         """When each device has something to do, if it hears nothing before,"""
@@ -315,9 +314,9 @@ class _Simulation:
         return leader, transport
 
     def _agent(self, device: str, share: Dataset) -> Agent:
-        home = Home(HOME, device, nonce="simulation", disk=NoDisk())
+        home = Home(HOME, device, nonce="simulation", disk=DISK)
         wire = self._wire if self._trust is None else made_keys.wire_of_device(self._trust, device, _roll)
-        link = _Link(self._broker, device, wire, home, len(self._links), self._blob_bytes)
+        link = _Link(self._broker, device, self._wire, len(self._links))
         self._links.append(link)
         return Agent(
             self._config,
@@ -326,6 +325,7 @@ class _Simulation:
             wire,
             clock=self._clock,
             open_source=_Share(share),
+            start_reading=at_once,
             marks=self._marks,
             resources=self._resources,
         )

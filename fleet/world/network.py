@@ -181,19 +181,19 @@ class WorldTransport(MemoryTransport):
         """Whether the client believes that it is connected."""
         return self._online
 
-    def _deliver(self, packet: Packet) -> None:
+    def _deliver(self, packet: Packet, n_wire: int) -> None:
         if self.deaf or self.muted:
             return
         for after_s in (0.0,) if packet.retain else self.world_broker.delays(self, packet):
             if after_s:
-                self.world_broker.agenda.later(after_s, self._come_late, packet, self._connection)
+                self.world_broker.agenda.later(after_s, self._come_late, packet, n_wire, self._connection)
             else:
-                super()._deliver(packet)
+                super()._deliver(packet, n_wire)
         self.poke()
 
-    def _come_late(self, packet: Packet, connection: int) -> None:
+    def _come_late(self, packet: Packet, n_wire: int, connection: int) -> None:
         if self._online and not self.muted and connection == self._connection:
-            super()._deliver(packet)
+            super()._deliver(packet, n_wire)
             self.poke()
 
     def _came_online(self) -> None:

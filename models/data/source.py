@@ -25,7 +25,20 @@ from models.data.settings import FilePath, SourceSettings
 from models.data.table import Stamp
 from models.job import ModelSpec
 
-__all__ = ["Column", "DataSource", "FilePath", "InMemory", "Opener", "Source", "kept", "load", "open", "read", "stamp"]
+__all__ = [
+    "Column",
+    "DataSource",
+    "FilePath",
+    "InMemory",
+    "Opener",
+    "Source",
+    "Unchanging",
+    "kept",
+    "load",
+    "open",
+    "read",
+    "stamp",
+]
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +92,16 @@ class InMemory:
 
     def snapshot(self) -> Dataset:
         """See `Source`."""
+        return self._rows
+
+
+class Unchanging(InMemory):
+    """The same, of which who reads them may know that they stay: they need not be asked for again."""
+
+    __slots__ = ()
+
+    def kept(self, file_system: int | None) -> Dataset | None:  # noqa: ARG002 -- they lie on none
+        """See `kept`."""
         return self._rows
 
 
@@ -238,7 +261,7 @@ def kept(source: Source, file_system: int | None) -> Dataset | None:
     file_system: the device number of the one that whoever asks waits for anyway; only a file that lay there when it was
     read is looked at. (Where its path leads to another by now, and that does not answer, this waits as long.)
     """
-    return source.kept(file_system) if isinstance(source, File) else None
+    return source.kept(file_system) if isinstance(source, File | Unchanging) else None
 
 
 def scratch_of(source: Source) -> Path | None:

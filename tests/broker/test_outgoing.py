@@ -224,3 +224,14 @@ def test_it_does_what_a_list_that_is_searched_would_do(steps: list[Packet | int]
                 left = [model.waiting.popleft() for _ in range(min(step, len(model.waiting)))]
                 assert [(p.topic, p.payload) for p in bench.sent(step)] == [(p.topic, p.payload) for p in left]
             assert len(bench.outgoing) == len(model.waiting)
+
+
+def test_two_queues_that_nothing_was_in_are_apart_from_each_other() -> None:
+    one, other = Bench(), Bench()
+    one.outgoing.put(live(0))
+    assert (len(one.outgoing), len(other.outgoing)) == (1, 0)
+    assert one.sent() == [live(0)]
+    other.outgoing.put(live(1))
+    other.outgoing.clear()
+    one.outgoing.put(live(2))
+    assert (one.sent(), other.sent()) == ([live(2)], [])

@@ -32,7 +32,21 @@ def test_a_former_name_has_the_same_number_and_is_another() -> None:
 
 def test_what_is_clean_comes_back_as_it_is() -> None:
     presence = Presence("d", 1, online=True, unready={"j": "no data"}, failed={"j": Failure(V, "no")})
-    assert payloads.cleaned(presence) is presence
+    assert payloads.cleaned(presence) == presence
+    status = Status("j", V, "resting", "no data")
+    assert payloads.cleaned(status) is status
+
+
+def test_what_is_empty_in_presences_is_one_object_and_stays_empty() -> None:
+    """Whoever leads a fleet holds a presence of each device, with eight mappings in it."""
+    full = payloads.write(Presence("d", 1, True, ready={"j": 3}, trouble={"j": "hot"}, done={"j": V}), "device")
+    one, other = (payloads.read(payload, "device", {"device": "d"}) for payload in (full, b'{"boot":1,"online":true}'))
+    assert isinstance(one, Presence)
+    assert isinstance(other, Presence)
+    empty = [one.labels, one.unready, one.failed, one.ahead, one.int8, other.ready, other.trouble, other.done]
+    assert all(mapping is empty[0] for mapping in empty)
+    assert empty[0] == {}
+    assert (one.ready, one.trouble, one.done) == ({"j": 3}, {"j": "hot"}, {"j": V})
 
 
 SCREEN = "a\x1b[2Jb\u202ec\n" + "x" * 600

@@ -10,7 +10,7 @@ import pytest
 from broker.chunks import digest
 from broker.messages import Offer, Version
 from edge_agent import files
-from edge_agent.disk import Disk, NoDisk
+from edge_agent.disk import Disk, NoDisk, below
 from edge_agent.home import Home
 from edge_agent.outbox import Outbox, Probed, forget, leftovers
 from models.chain import Chain
@@ -86,3 +86,23 @@ def test_a_device_without_a_disk_leaves_nothing_and_starts_as_new(tmp_path: Path
     assert leftovers(tmp_path / "jobs", (), disk) == []
     forget(tmp_path / "jobs" / "j-1", disk)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_outbox_and_a_home_in_new_folders_look_for_no_files_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    read = files._read
+    monkeypatch.setattr(files, "_read", lambda path: looked.append(path.name) or read(path))
+    Home(tmp_path / "home", "device-1").close()
+    Outbox(tmp_path / "home" / "jobs" / "j-1", NET.spec)
+    assert looked == []
+    Home(tmp_path / "home", "device-1").close()
+    Outbox(tmp_path / "home" / "jobs" / "j-1", NET.spec)
+    assert {"device", "boot", "update.bin", "update2.bin", "settled.bin", "checkpoint.bin"} <= {*looked}
+
+
+def test_a_path_is_put_together_once() -> None:
+    folder = Path("nowhere")
+    assert below(folder, "jobs", "j-1") == folder / "jobs" / "j-1"
+    assert below(folder, "jobs") is below(folder, "jobs")

@@ -96,8 +96,9 @@ class Trace:
 
 def test_each_new_folder_is_on_disk_before_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = Trace(monkeypatch, tmp_path)
-    files.make_folder(tmp_path / "a" / "b" / "c")
+    assert files.make_folder(tmp_path / "a" / "b" / "c"), "it is new"
     assert trace.lines == ["make a", "sync .", "make a/b", "sync a", "make a/b/c", "sync a/b"]
+    assert not files.make_folder(tmp_path / "a" / "b" / "c"), "it may have something in it"
 
 
 def test_a_folder_that_an_agent_made_and_did_not_live_to_sync_is_synced(

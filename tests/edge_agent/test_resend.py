@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from broker.messages import Offer, Version
-from edge_agent.resend import ALWAYS_INLINE_BYTES, FIRST_RESEND_S, LAST_RESEND_S, PATIENCE, WAITS, Resend
+from edge_agent.resend import ALWAYS_INLINE_BYTES, FIRST_RESEND_S, LAST_RESEND_S, PATIENCE, WAITS, Resend, up_to
 
 V0 = Version(1, 0)
 
@@ -111,3 +113,21 @@ def test_devices_that_are_drawn_again_spread_their_offers_as_after_a_new_connect
     one.send(offer(), 0.0, 1000.0)
     one.be_drawn_again(10.0)
     assert one.at == 10.0 + window_s / 2
+
+
+class Skipping(Middle):
+    """Passes numbers over more cheaply than it draws them."""
+
+    skipped = 0
+
+    def skip(self) -> None:
+        self.skipped += 1
+
+
+def test_a_number_that_nothing_depends_on_is_drawn_or_passed_over_all_the_same() -> None:
+    one, same, cheap = random.Random(3), random.Random(3), Skipping()  # noqa: S311 -- jitter
+    same.random()
+    assert up_to(one, 0.0) == 0.0
+    assert up_to(one, 2.0) == 2.0 * same.random()
+    assert (up_to(cheap, 0.0), cheap.skipped) == (0.0, 1)
+    assert (up_to(cheap, 8.0), cheap.skipped) == (4.0, 1)

@@ -562,7 +562,7 @@ def test_what_one_connection_shows_of_wildcards_is_not_believed_of_the_next(benc
 def test_a_long_version_has_the_broker_show_once_what_it_brings_on_a_wildcard(bench: Bench) -> None:
     asked: list[str] = []
     bring = bench.broker._bring
-    bench.broker._bring = lambda to, name: (asked.append(name), bring(to, name))[1]  # type: ignore[method-assign]
+    bench.broker._bring = lambda to, name, own: (asked.append(name), bring(to, name, own))[1]  # type: ignore[method-assign]
     bench.broker._retain(WIRE.pack(Job(JOB, 1, msgspec.to_builtins(bench.spec))))
     bench.say(*fetching(bench))
     (work,) = bench.agent.works.values()
@@ -711,7 +711,7 @@ def test_a_version_that_its_round_proves_is_fetched_without_a_head(tmp_path: Pat
     held, pieces = proved(bench)
     asked: list[str] = []
     bring = bench.broker._bring
-    bench.broker._bring = lambda to, name: (asked.append(name), bring(to, name))[1]  # type: ignore[method-assign]
+    bench.broker._bring = lambda to, name, own: (asked.append(name), bring(to, name, own))[1]  # type: ignore[method-assign]
     bench.say(*pieces, Round(JOB, 1, V1, 60.0, along=along(held.sha256(), b"")))
     assert bench.offered().base == V1
     assert asked == ["fedge/1/f/body/toy-1/1-1-0/0"]
@@ -1394,10 +1394,10 @@ def test_of_a_deleted_job_that_was_put_off_nothing_stays_and_it_is_not_tried_aga
     bench.start()
     agent = bench.agent
     bench.begin(Job(JOB, 1, msgspec.to_builtins(SPEC), V0))
-    known = (agent.jobs.unready, agent.jobs._later, agent.jobs._rested_s, agent.jobs._overs)
-    assert all(JOB in kept for kept in known)
+    names = ("unready", "_later", "_rested_s", "_overs")
+    assert all(JOB in getattr(agent.jobs, name) for name in names)
     bench.say(Job(JOB, 1))
-    assert not any(JOB in kept for kept in (*known, agent.jobs._announced))
+    assert not any(JOB in getattr(agent.jobs, name) for name in (*names, "_announced"))
     assert list((bench.folder / "entered").iterdir()) == []
     bench.settle(2 * FIRST_REST_S)
     bench.settle(1.0)

@@ -14,3 +14,4 @@ def test_kinds_are_counted_apart() -> None:
     tally.count("garbage")
     tally.count("clone")
     assert tally.counts == {"garbage": 1, "clone": 1}
+    assert Tally().counts == {}, "one that has counted nothing shares its mapping with others alone that have not"

@@ -28,7 +28,7 @@ from edge_agent.service import Agent
 from fleet.cli import main
 from fleet.problems.partition import PartitionError, deal
 from fleet.problems.problem import Problem, for_all, read_problem
-from fleet.simulation.shared import SharedResources
+from fleet.simulation.shared import SharedResources, SharedWire
 from fleet.simulation.simulate import Result, RoundRow, SimulationError, simulate
 from models import steering
 from models.chain import Chain, Held
@@ -508,7 +508,7 @@ def share_nothing(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
     patch.setattr(Agent, "__init__", alone)
     patch.setattr(fleet.simulation.simulate, "Home", at_home)
-    patch.setattr(fleet.simulation.simulate, "Once", lambda make: make)
+    patch.setattr(SharedWire, "heard_bytes", Wire.blob_bytes)
 
 
 @pytest.mark.parametrize("how", [pytest.param("iid", marks=pytest.mark.long), "shards:2"])

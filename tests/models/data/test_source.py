@@ -17,7 +17,7 @@ from models.data import table
 from models.data.blocks import Block, Kind, Table
 from models.data.dataset import Dataset, DatasetError
 from models.data.settings import SourceSettings
-from models.data.source import DataSource, File, InMemory, _is_settled, kept, load, read
+from models.data.source import DataSource, File, InMemory, Unchanging, _is_settled, kept, load, read
 from models.data.source import open as open_source
 from models.job import ModelSpec
 
@@ -181,6 +181,8 @@ def test_rows_that_a_stamp_does_not_tell_from_others_take_a_snapshot(csv: str) -
     rows.snapshot()
     assert kept(rows, here) is None, "it was written to just now"
     assert kept(InMemory(rows.snapshot()), here) is None
+    unchanging = Unchanging(rows.snapshot())
+    assert kept(unchanging, None) is unchanging.snapshot()
 
 
 @pytest.mark.usefixtures("unhurried")
