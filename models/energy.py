@@ -24,6 +24,8 @@ _LIMB = 2**LIMB_BITS - 1
 HALF_BITS = 15
 SLAB = 2**15
 """Coordinates at a time: 2 * 15 + 15 bits fit a float64's mantissa, with room for a sum, and all of it the cache."""
+_SQUARE_BITS = 24
+"""Of a magnitude so long a slab's squares add up below 2**63."""
 
 
 def dot(left: Int64, right: Int64) -> int:
@@ -47,9 +49,16 @@ def dot(left: Int64, right: Int64) -> int:
 def square_of_row(row: npt.NDArray[np.int32]) -> int:
     """Return the sum of squares of an int32 row, exactly, for magnitudes up to 2**30.
 
-    In two limbs of 15 bits, as floats: products and sums stay below 2**53, so BLAS may add them in any order.
+    As int64 where that holds the sum of a slab, as it does for nearly every model; else in two limbs of 15 bits, as
+    floats: products and sums stay below 2**53, so BLAS may add them in any order.
     """
     total = 0
+    if bits(row) <= _SQUARE_BITS:
+        for start in range(0, row.size, SLAB):
+            squares = row[start : start + SLAB].astype(np.int64)
+            squares *= squares
+            total += int(squares.sum())
+        return total
     for start in range(0, row.size, SLAB):
         slab = row[start : start + SLAB]
         high, low = (slab >> HALF_BITS).astype(np.float64), (slab & (1 << HALF_BITS) - 1).astype(np.float64)

@@ -194,16 +194,17 @@ def _scaled(blocks: npt.NDArray[np.int32] | Int64, scales: Int64) -> Int64:
 def _read_scales(words: npt.NDArray[np.uint16]) -> tuple[Int64, int]:
     """Return the scales of all blocks as integers on one exponent. Raises CodecError for a word no encoder writes."""
     pairs = [read_step(word) if word else (0, 0) for word in words.tolist()]
-    highest = max((exponent for mantissa, exponent in pairs if mantissa), default=0)
-    lowest = min((exponent for mantissa, exponent in pairs if mantissa), default=0)
-    common = max(lowest, highest - FINER)
-    return np.array([_rescaled(mantissa, exponent - common) for mantissa, exponent in pairs], np.int64), common
+    exponents = [exponent for mantissa, exponent in pairs if mantissa] or [0]
+    common = max(min(exponents), max(exponents) - FINER)
+    scales = [
+        mantissa << exponent - common if exponent >= common else _rescaled(mantissa, exponent - common)
+        for mantissa, exponent in pairs
+    ]
+    return np.array(scales, np.int64), common
 
 
 def _rescaled(mantissa: int, shift: int) -> int:
-    """Return mantissa * 2**shift, half to even."""
-    if shift >= 0:
-        return mantissa << shift
+    """Return mantissa * 2**shift, half to even. shift: below 0."""
     whole, rest, half = mantissa >> -shift, mantissa & (1 << -shift) - 1, 1 << -shift - 1
     return whole + (rest > half or (rest == half and whole & 1 == 1))
 

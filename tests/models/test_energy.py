@@ -63,3 +63,9 @@ def test_the_square_of_a_row_is_that_of_python(size: int) -> None:
     row = rng.integers(-(2**30), 2**30, size, endpoint=True).astype(np.int32)
     row[:2] = (-(2**30), 2**30)[: min(2, size)]
     assert energy.square_of_row(row) == sum(int(value) ** 2 for value in row.tolist())
+
+
+@pytest.mark.parametrize("most", [2**24 - 1, 2**24])
+def test_the_squares_of_a_slab_overflow_nothing(most: int) -> None:
+    row = np.full(2**16 + 1, -most, np.int32)
+    assert energy.square_of_row(row) == row.size * most * most
