@@ -276,9 +276,9 @@ class Jobs:
             for work in self.works.values():
                 work.step_out()
             return None
-        busy = [work for work in self.works.values() if work.busy]
-        if not busy:
+        if not self.busy:
             return None
+        busy = [work for work in self.works.values() if work.busy]
         before = next((work for work in busy if work.turn == self._turns), None)
         if before is not None and (len(busy) == 1 or self._clock() < self._turn_ends_at):
             return before

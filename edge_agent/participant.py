@@ -370,10 +370,11 @@ class Participant:
         return self.versions.look(now, behind=behind, online=self._online)
 
     def _wants_to_train(self, latest: Version, now: float) -> bool:
-        is_free = not self.why and self._training is None and self.offer is None
+        if self._training is not None or self.offer is not None or self.why:
+            return False
         is_new = self.trained is None or self.trained < latest or self.trained.is_far_above(latest, FAR)
         is_new = is_new or (self._failed is not None and self._failed[0] == latest and self._failed[1] != self._terms)
-        return is_free and is_new and self.announced.calls_for(latest, now)
+        return is_new and self.announced.calls_for(latest, now)
 
     @property
     def _terms(self) -> tuple[int, int, int] | None:

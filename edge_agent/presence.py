@@ -18,7 +18,7 @@ FIRST_FEW = 4
 class Announcer:
     """A token bucket in front of the presence topic."""
 
-    __slots__ = ("_last", "_named", "_not_before", "_refilled_at", "_tokens", "_told", "interval_s")
+    __slots__ = ("_last", "_named", "_refilled_at", "_tokens", "_told", "interval_s", "not_before")
 
     def __init__(self, interval_s: float) -> None:
         self.interval_s = interval_s
@@ -27,14 +27,15 @@ class Announcer:
         """One that has no news against the last; looked at again, it need not be compared."""
         self._tokens = float(FIRST_FEW)
         self._refilled_at = 0.0
-        self._not_before = 0.0
+        self.not_before = 0.0
+        """Until when nothing is announced, whatever there is to say."""
         self._named: tuple[str, ...] = ()
         """Jobs that it has said anything of."""
 
     def forget(self, now: float, wait_s: float) -> None:
         """Announce again after this long: it was asked for, or the last one may be lost."""
         self._last = self._told = None
-        self._not_before = now + wait_s
+        self.not_before = now + wait_s
 
     def due_at(self, presence: Presence) -> float:
         """Return when this presence is to be announced: as soon as may be; inf where it has been."""
@@ -44,8 +45,8 @@ class Announcer:
             self._last = self._told = presence
             return math.inf
         if not _jobs(presence).issubset(self._named):
-            return self._not_before  # an operator waits for the first word on a job
-        return max(self._not_before, self._refilled_at + (1.0 - self._tokens) * self.interval_s)
+            return self.not_before  # an operator waits for the first word on a job
+        return max(self.not_before, self._refilled_at + (1.0 - self._tokens) * self.interval_s)
 
     def allows(self, presence: Presence, now: float) -> bool:
         """Return whether to announce this presence now; it then counts as announced."""

@@ -260,6 +260,8 @@ class Agent:
         """When to announce what there is to say, which is put together anew where jobs have changed; inf for never."""
         if not self._out.online:
             return math.inf
+        if self._clock() < self._announcer.not_before:
+            return self._announcer.not_before
         if self._said is None or self.jobs.changed:
             self._said, self.jobs.changed = self._presence(), False
         return self._announcer.due_at(self._said)

@@ -143,10 +143,10 @@ def measure_all(loss: Loss, outputs: Callable[[Float32], Float32], X: Float32, y
 
     outputs: X of some rows -> their raw outputs, which are overwritten. n is at least 1.
     """
+    if len(X) <= ROWS_AT_ONCE:
+        return measure(loss, outputs(X), y)
     parts = [slice(at, at + ROWS_AT_ONCE) for at in range(0, len(X), ROWS_AT_ONCE)]
     found = [measure(loss, outputs(X[part]), y[part]) for part in parts]
-    if len(found) == 1:
-        return found[0]
     accuracy = None
     if loss.classifies:
         accuracy = sum(one.n * (one.accuracy or 0.0) for one in found) / len(X)
