@@ -4,7 +4,7 @@ With n parameters, all in bytes a parameter, of which a float32 is 4:
 
     device       held      8  version 0 and the one that is here; 4 more where several are averaged; 6 for the hash of a
                               sketch; 8 a row of what the server's optimizer keeps; what serves models (`CHILD_OF_EACH`)
-                 training 12  the base, the weights, the changes; 4 more a row that the optimizer keeps
+                 training  8  the weights, the changes; 4 more a row that the optimizer keeps
                  passing      while an update is coded or a version comes in (`PASSING`); and beside it, where the job
                               says `quantise`, while a version is put in int8 (`QUANTISER_BYTES`)
     aggregator   held     20  version 0, the current one, the hash; 8 a row of the server's optimizer
@@ -58,7 +58,7 @@ QUANTISED_ON_DISK = 8
 DEVICE_BYTES, SHARED_BYTES = 20_000, 64 * MB
 """Of a simulated device, and of the versions that all of them share, at most."""
 
-PASSING = {"sketch": 42, "float32": 26, "int8": 42}
+PASSING = {"sketch": 38, "float32": 26, "int8": 42}
 """By codec, on a device: the most of coding an update, of a version that comes in, and of a checkpoint. Where there are
 snapshots the most is that of one, which says the server's optimizer as well: as much again for each row of it."""
 MAKING, MAKING_A_ROW = {"sketch": 72, "float32": 60, "int8": 82}, 78
@@ -135,7 +135,7 @@ def of_device(
         passing += QUANTISER_BYTES + QUANTISER_OF_EACH * whole + math.ceil(QUANTISER_OF_ROWS * sampled)
         passing += 16 * QUANTISED_AT_ONCE * size.units
         disk += QUANTISED_ON_DISK * whole + sampled
-    return Needs(whole, held, (12 + 4 * kept) * n + ADAPTED * size.adapted, passing, disk, torch)
+    return Needs(whole, held, (8 + 4 * kept) * n + ADAPTED * size.adapted, passing, disk, torch)
 
 
 def of_aggregator(job: JobSpec, size: Size, *, torch: bool = False, rows: int | None = None) -> Needs:
