@@ -13,8 +13,8 @@ from typing import Any
 
 from broker.transport import Counters
 
-READ_BYTES = 130_000
-"""That are taken from the socket at once: a chunk of a body, and what comes with it."""
+READ_BYTES = 400_000
+"""That are taken from the socket at once: four chunks of a body, each of which is a wait of its own where it is less."""
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
