@@ -14,7 +14,7 @@ from typing import Any
 from broker.transport import Counters
 
 READ_BYTES = 400_000
-"""That are taken from the socket at once: four chunks of a body, each of which is a wait of its own where it is less."""
+"""That are taken from the socket at once: four chunks of a body, which else are a wait each."""
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
