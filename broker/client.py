@@ -19,7 +19,8 @@
    and counted, and so is, as it comes in, a packet that is longer than we take.
 5. What is decided elsewhere: when to connect again, broker/reconnection.py; in which version, broker/version.py; how
    large a packet may be, broker/packet_limit.py; whether a connection lives, broker/keepalive.py; how it is left,
-   broker/goodbye.py; what a broker may say when, broker/turns.py; what acknowledgements wait for, broker/ackwait.py.
+   broker/goodbye.py; what a broker may say when, broker/turns.py; what acknowledgements wait for,
+   broker/ackwait.py and, of the broker's, broker/answerwait.py.
 6. `SessionTakenOver`, and `Denied` for what the broker forbids to publish, need MQTT 5. 3.1.1 cannot say why a
    connection was closed, nor does mosquitto 2.0.11 where a name was taken over: two clients of one id then take it
    from each other for ever, though ever more slowly, because a connection that did not last counts as a failure. And
@@ -39,6 +40,7 @@ from typing import Any
 from broker import framing, reasons
 from broker.ackwait import AckWait
 from broker.aliases import ALIAS_BYTES, Aliases
+from broker.answerwait import AnswerWait
 from broker.connection import BrokerSettings
 from broker.credentials import Context, read_password, tls_context, validity
 from broker.framing import Answer, Delivery, Framing, TooLong
@@ -227,6 +229,7 @@ class _Link:
         self._aliases = Aliases(0)
         self._asked: dict[int, list[str]] = {}  # SUBSCRIBEs without SUBACK
         self._ack_wait = AckWait()
+        self._answer_wait = AnswerWait()
         self._alive = Keepalive(broker.keepalive_s, broker.connect_timeout_s, time.monotonic())
         self._tls: Context | None = None
         self._client = self._make_client()
@@ -303,6 +306,8 @@ class _Link:
             poller.register(splice.descriptor, wanted)
             self._polled = wanted
         pending = reading and (self._framing.has_next or splice.has_pending)
+        if self._answer_wait.by is not None:
+            splice.wake_at(self._answer_wait.least(time.monotonic(), goes_on=self._misses_answers_only))
         network = dict(poller.poll(0 if pending else self._patience_s() * 1000)).get(splice.descriptor, 0)
         if network or pending or not reading:  # then the silence is ours
             self._alive.heard(time.monotonic())
@@ -321,6 +326,11 @@ class _Link:
             self._client.loop_read()  # which finds that out
         if self._ended is None:
             self._watch(time.monotonic())
+
+    @property
+    def _misses_answers_only(self) -> bool:
+        """Whether nothing is missed but the broker's answers to what was published."""
+        return bool(self._open) and not self._asked and not self._framing.has_part
 
     @property
     def _is_half_written(self) -> bool:
@@ -363,6 +373,8 @@ class _Link:
             until = min(until, changes_at)
         if self._ack_wait.by is not None:
             until = min(until, self._ack_wait.by)
+        if self._answer_wait.by is not None:
+            until = min(until, self._answer_wait.by)
         return max(0.0, until - now) + 0.001
 
     def _watch(self, now: float) -> None:
@@ -406,8 +418,11 @@ class _Link:
             splice.write(b"".join(acks))
             self._ack_wait.said(len(acks))
         self._ask()
+        if not box.outbound:
+            return
         while box.outbound and len(self._open) < self._window and not self._is_half_written:
             splice.write(self._published(box.outbound.popleft()))
+        self._answer_wait.sent(time.monotonic(), len(self._open))
 
     def _ask(self) -> None:
         while self._mailbox.changes and (change := self._mailbox.next_changes())[1]:

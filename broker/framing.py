@@ -87,6 +87,11 @@ class Framing:
         """Whether `next` may have something to give."""
         return self._n_bytes >= self._needed
 
+    @property
+    def has_part(self) -> bool:
+        """Whether a part of a packet has come, and the rest is still to come."""
+        return self._n_bytes > 0 or self._passing > 0
+
     def next(self) -> Delivery | Answer | TooLong | bytes | None:
         """Return the next packet that is whole, or too long; None where there is none.
 

@@ -8,6 +8,7 @@ bytes again.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Any
 
@@ -23,6 +24,8 @@ class Splice:
 
     def __init__(self, sock: Any, counters: Counters) -> None:
         self._sock = sock
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
+        self._wakes_at = 1
         self.descriptor = int(sock.fileno())
         """Of the socket, as long as that is open."""
         self._counters = counters
@@ -40,7 +43,7 @@ class Splice:
 
     def read(self) -> bytes:
         """Return what has come, b"" for nothing. That the connection has ended, paho is told as it reads on."""
-        if not isinstance(self._sock, ssl.SSLSocket):
+        if not self._is_tls:
             return self._received(READ_BYTES)
         parts, n = [], 0
         while n < READ_BYTES and (part := self._received(READ_BYTES - n)):  # TLS gives a record at a time
@@ -70,12 +73,18 @@ class Splice:
     @property
     def has_pending(self) -> bool:
         """Whether there is something to read that no `poll` shows: in TLS, or what came before writing has failed."""
-        return self.is_failing or (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0)
+        return self.is_failing or (self._is_tls and self._sock.pending() > 0)
 
     @property
     def is_failing(self) -> bool:
         """Whether nothing can be written any more, and what came before that is not all read."""
         return self._refuses is not None and not self.ended
+
+    def wake_at(self, n_bytes: int) -> None:
+        """Have a `poll` show what comes once it is so long. In TLS, whose records are longer, it shows all."""
+        if n_bytes != self._wakes_at and not self._is_tls and hasattr(socket, "SO_RCVLOWAT"):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, n_bytes)
+            self._wakes_at = n_bytes
 
     @property
     def is_writing(self) -> bool:

@@ -922,6 +922,23 @@ def test_an_identifier_that_is_open_is_not_given_again(stage: Stage, make: Make,
     assert says_nothing(client, peer)
 
 
+def test_answers_that_are_missed_keep_no_short_packet_waiting(stage: Stage, make: Make) -> None:
+    client = make(stage.port)
+    peer = stage.accept()
+    peer.welcome()
+    take(client)
+    for number in range(8):
+        client.publish(Packet("a", bytes((number,))))
+    mids = [peer.expect(3)[3:5] for _ in range(8)]
+    peer.deliver(b"b", b"short")
+    assert take(client) == Packet("b", b"short")
+    for mid in mids[:-1]:
+        peer.send(0x40, mid)
+    wait_until(lambda: client.room == ClientLimits().outbound_packets - 1)
+    peer.send(0x40, mids[-1])
+    wait_until(lambda: client.room == ClientLimits().outbound_packets)
+
+
 def test_why_the_broker_hangs_up_is_heard_by_who_is_writing(
     stage: Stage, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Two who write into one socket. The sockets are real; the other end reads when the test says so."""
 
 import contextlib
+import select
 import socket
 from collections.abc import Iterator
 
@@ -96,6 +97,28 @@ def test_where_nothing_can_be_written_and_nothing_comes_the_connection_has_ended
     assert pair.splice.ended
     with pytest.raises(OSError):
         pair.splice.recv(1)
+
+
+def test_what_is_short_wakes_nobody_until_it_is_as_long_as_was_asked() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours, (theirs, _) = socket.create_connection(server.getsockname()), server.accept()
+    with ours, theirs:
+        ours.setblocking(False)
+        splice, poller = Splice(ours, Counters()), select.poll()
+        poller.register(splice.descriptor, select.POLLIN)
+        splice.wake_at(8)
+        theirs.send(b"1234")
+        assert poller.poll(50) == []
+        theirs.send(b"5678")
+        assert poller.poll(5000)
+        assert splice.read() == b"12345678"
+        theirs.send(b"9")
+        assert poller.poll(50) == []
+        splice.wake_at(1)
+        assert poller.poll(5000)
+        splice.wake_at(8)
+        theirs.close()
+        assert poller.poll(5000), "an end is heard at once"
 
 
 def test_what_the_connection_does_not_take_waits_and_paho_waits_for_that(pair: Pair) -> None:
