@@ -96,8 +96,8 @@ class Fetcher(Workspace):
         else:
             self._stalls_at, self._stalled = now + STALL_S, False
             yield Subscribe(self.subscribed)
-            if self._fetch.n_missing > FEW_PIECES and not self.takes_bodies and not self._has_asked:
-                self._has_asked = True  # a job that is retained there shows that the next body takes one filter
+            if self._fetch.n_missing > FEW_PIECES and not self.takes_bodies:
+                # A job that is retained there shows that the next body takes one filter.
                 yield Subscribe((self._wire.filter_for("job"),), again=True)
 
     def _stall(self, now: float) -> list[Out]:

@@ -136,6 +136,8 @@ class Agent:
             textfile = Textfile(Path(file), software) if file else None
             self._teller = Teller(every_s, home, wire, transport.counters, self._resources, clock(), textfile)
         self._is_led = False
+        self._has_asked = False
+        """Whether this connection was asked once more for what is retained on a wildcard."""
         self._own_word = 0
         """Checksum of the presence that was sent last."""
         self._deny_at = math.inf
@@ -274,7 +276,7 @@ class Agent:
                 self._hear(event)
             case Online(max_packet_bytes):
                 log.info("online")
-                self._out.online = True
+                self._out.online, self._has_asked = True, False
                 self._announcer.forget(self._clock(), SETTLE_S + up_to(self._rng, self._spread_s))
                 self._tell_again()
                 self.jobs.connected(max_packet_bytes)
@@ -432,8 +434,12 @@ class Agent:
     def _send(self, messages: Iterable[Out]) -> None:
         for message in messages:
             match message:
-                case Subscribe(filters, again):
-                    self._transport.subscribe(*filters, again=again)
+                case Subscribe(filters, again=True):  # all jobs want the same: to see what this connection brings
+                    if not self._has_asked:
+                        self._has_asked = True
+                        self._transport.subscribe(*filters, again=True)
+                case Subscribe(filters):
+                    self._transport.subscribe(*filters)
                 case Unsubscribe(filters):
                     self._transport.unsubscribe(*filters)
                 case Install():

@@ -568,11 +568,38 @@ def test_a_long_version_has_the_broker_show_once_what_it_brings_on_a_wildcard(be
     (work,) = bench.agent.works.values()
     assert asked.count("fedge/1/f/job/+") == 1
     assert work.takes_bodies
+
+
+def test_a_broker_that_brings_nothing_on_wildcards_is_asked_once_a_connection_whatever_is_fetched(bench: Bench) -> None:
+    asked: list[str] = []
+    bring = bench.broker._bring
+    bench.broker._bring = lambda to, name, own: asked.append(name) if "+" in name else bring(to, name, own)  # type: ignore[method-assign, func-returns-value]
+    pieces = fetching(bench)
+    other = "toy-2"
+    way = DeltaAt(0, 1, sum(len(piece.data) for piece in pieces))
+    there = head(V1, version_1().held, ways=(way,), chunk_bytes=5)
+    bench.say(
+        Job(other, 1, msgspec.to_builtins(bench.spec)), Round(other, 1, V1, 6000.0), structs.replace(there, job=other)
+    )
+    assert len(listened(bench)) == 2 * len(pieces)
+    for roll in (1, 2):  # the leader's connection is another one, and ours is not
+        bench.say(Beacon(1, "n", online=True, spread_s=0.0, roll=roll))
+        later = Version(1, 1 + roll)
+        bench.say(structs.replace(there, version=later, ways=(DeltaAt(0, later.number, way.n_bytes),)))
+        bench.say(Round(JOB, 1, later, 6000.0))
+        assert f"{later.generation}-{later.number}-0/0" in listened(bench)
+    jobs = "fedge/1/f/job/+"
+    assert asked.count(jobs) == 1
     bench.link.drop()
     bench.settle()
+    asked.clear()
     bench.link.restore()
     bench.settle()
-    assert not work._has_asked, "the next connection may be to another one"
+    assert asked.count(jobs) == 1, "as it connects"
+    later = Version(1, 4)
+    bench.say(structs.replace(there, version=later, ways=(DeltaAt(0, later.number, way.n_bytes),)))
+    bench.say(Round(JOB, 1, later, 6000.0))
+    assert asked.count(jobs) == 2, "the next connection may be to another broker"
 
 
 @pytest.mark.parametrize("wildcards", [True, False])
