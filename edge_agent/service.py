@@ -334,8 +334,9 @@ class Agent:
     def _greet(self, beacon: Beacon, live: bool) -> None:
         """Note who leads. Answer a roll call, and offer again what may have been said to nobody.
 
-        That is so when another one leads, and when the connection of the one that leads is a new one. The term is that
-        of the last one who said so now: what was heard before of a higher one was forged, or its sender leads no more.
+        That is so when another one leads, or one at last, and when the connection of the one that leads is a new one.
+        The term is that of the last one who said so now: what was heard before of a higher one was forged, or its
+        sender leads no more.
         """
         self._is_led = beacon.online
         if not beacon.online:
@@ -347,9 +348,10 @@ class Agent:
         self.jobs.greet(beacon.spread_s, beacon.term if live else max(beacon.term, self._term))
         came_back = False
         if (beacon.nonce, beacon.roll) != self._roll:
-            came_back, self._roll = self._roll is not None, (beacon.nonce, beacon.roll)
+            is_first, self._roll = self._roll is None, (beacon.nonce, beacon.roll)
+            came_back = live or not is_first  # a first one that is said now: until now nobody led
             wait_s = up_to(self._rng, beacon.spread_s)
-            self._announcer.forget(self._clock(), wait_s if came_back else max(SETTLE_S, wait_s))
+            self._announcer.forget(self._clock(), max(SETTLE_S, wait_s) if is_first else wait_s)
             self._tell_again()
         if beacon.term > self._term:
             came_back, self._term = came_back or self._term > 0, beacon.term

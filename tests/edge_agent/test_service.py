@@ -310,6 +310,29 @@ def test_an_aggregator_that_comes_back_is_offered_the_update_at_once(bench: Benc
     assert len(bench.of(Offer)) == silent + 1
 
 
+def test_who_has_offered_while_nobody_led_offers_again_to_the_first_that_leads(bench: Bench) -> None:
+    bench.begin()
+    first = bench.offered()
+    bench.kill()
+    bench.say(Beacon(1, "n", online=False))
+    bench.start()
+    bench.settle(1.0)
+    bench.heard.clear()
+    bench.say(Beacon(2, "m", online=True, spread_s=2.0))
+    bench.settle(2.0)
+    assert bench.of(Offer) == [first]
+
+
+def test_who_connects_to_one_that_leads_offers_once(bench: Bench) -> None:
+    bench.begin()
+    first = bench.offered()
+    bench.kill()
+    bench.heard.clear()
+    bench.start()
+    bench.settle(3.0)
+    assert bench.of(Offer) == [first]
+
+
 def test_presence_says_what_a_device_can(bench: Bench) -> None:
     bench.begin()
     bench.settle(1.0)
