@@ -673,6 +673,24 @@ def test_a_fetch_that_gets_on_has_all_its_time_again(bench: Bench, caplog: pytes
     assert listened(bench) == []
 
 
+def test_who_was_offline_for_long_in_the_midst_of_a_fetch_keeps_what_has_come(bench: Bench) -> None:
+    pieces = fetching(bench)
+    bench.say(pieces[1])
+    bench.settle(STALL_S)
+    missing = [f"1-1-0/{piece.index}" for piece in pieces if piece.index != 1]
+    assert listened(bench) == missing, "it has stalled once"
+    bench.link.drop()
+    for _ in range(60):
+        bench.settle(STALL_S)
+    bench.link.restore()
+    bench.settle()
+    assert listened(bench) == missing
+    bench.settle(STALL_S)
+    assert listened(bench) == missing, "the new connection has its own two chances"
+    bench.say(*pieces)
+    assert bench.offered().base == V1
+
+
 def test_what_is_not_needed_any_more_is_listened_to_no_more(bench: Bench) -> None:
     fetching(bench)
     bench.say(Job(JOB, 1, msgspec.to_builtins(SPEC), V1))
