@@ -167,7 +167,8 @@ class Roster:
                 return Sight("stale")
             if presence.incarnation in known.cards and live:
                 return Sight("news", _two(before, presence, "speak in turn"), alarm=True)
-            return Sight("news", _anew(before, presence) if live else "")
+            is_told = live and before.incarnation  # of who was only heard to offer nothing is known
+            return Sight("news", _anew(before, presence) if is_told else "")
         if presence.boot > before.boot:
             return Sight("news")
         if not presence.online:

@@ -295,6 +295,8 @@ class Mailbox:
         self._early.clear()
         with self._lock:
             self._online = self._told_online = self._linked = False
+            self.changes.clear()
+            self._alone_until = None  # else the next connection looks for them without a pause until it is let in
             self.outbound.clear()
             self.acks.clear()
             self.acks_wait, self.acks_at_once = False, ACKS_AT_ONCE

@@ -58,6 +58,7 @@ class Fetcher(Workspace):
 
     def _lose_connection(self) -> list[Out]:
         """At the next connect, let only that come which has not come over this one. Its broker may be another."""
+        self._stalled = False
         return self.do_without_filters()
 
     def do_without_filters(self) -> list[Out]:
@@ -96,8 +97,8 @@ class Fetcher(Workspace):
         else:
             self._stalls_at, self._stalled = now + STALL_S, False
             yield Subscribe(self.subscribed)
-            if self._fetch.n_missing > FEW_PIECES and not self.takes_bodies and not self._has_asked:
-                self._has_asked = True  # a job that is retained there shows that the next body takes one filter
+            if self._fetch.n_missing > FEW_PIECES and not self.takes_bodies:
+                # A job that is retained there shows that the next body takes one filter.
                 yield Subscribe((self._wire.filter_for("job"),), again=True)
 
     def _stall(self, now: float) -> list[Out]:
@@ -106,6 +107,9 @@ class Fetcher(Workspace):
         Where that does not help, go by a new head: the bodies may have other names by now, or be cut otherwise.
         """
         if self._fetch is None:
+            return []
+        if not self.participant.online:  # nothing can come; what has come stays, and a new connection has its own time
+            self._stalls_at = now + STALL_S
             return []
         if self._stalled:
             failed = FetchFailed(self._fetch.version)

@@ -136,6 +136,8 @@ class Agent:
             textfile = Textfile(Path(file), software) if file else None
             self._teller = Teller(every_s, home, wire, transport.counters, self._resources, clock(), textfile)
         self._is_led = False
+        self._has_asked = False
+        """Whether this connection was asked once more for what is retained on a wildcard."""
         self._own_word = 0
         """Checksum of the presence that was sent last."""
         self._deny_at = math.inf
@@ -274,7 +276,7 @@ class Agent:
                 self._hear(event)
             case Online(max_packet_bytes):
                 log.info("online")
-                self._out.online = True
+                self._out.online, self._has_asked = True, False
                 self._announcer.forget(self._clock(), SETTLE_S + up_to(self._rng, self._spread_s))
                 self._tell_again()
                 self.jobs.connected(max_packet_bytes)
@@ -332,8 +334,9 @@ class Agent:
     def _greet(self, beacon: Beacon, live: bool) -> None:
         """Note who leads. Answer a roll call, and offer again what may have been said to nobody.
 
-        That is so when another one leads, and when the connection of the one that leads is a new one. The term is that
-        of the last one who said so now: what was heard before of a higher one was forged, or its sender leads no more.
+        That is so when another one leads, or one at last, and when the connection of the one that leads is a new one.
+        The term is that of the last one who said so now: what was heard before of a higher one was forged, or its
+        sender leads no more.
         """
         self._is_led = beacon.online
         if not beacon.online:
@@ -345,9 +348,10 @@ class Agent:
         self.jobs.greet(beacon.spread_s, beacon.term if live else max(beacon.term, self._term))
         came_back = False
         if (beacon.nonce, beacon.roll) != self._roll:
-            came_back, self._roll = self._roll is not None, (beacon.nonce, beacon.roll)
+            is_first, self._roll = self._roll is None, (beacon.nonce, beacon.roll)
+            came_back = live or not is_first  # a first one that is said now: until now nobody led
             wait_s = up_to(self._rng, beacon.spread_s)
-            self._announcer.forget(self._clock(), wait_s if came_back else max(SETTLE_S, wait_s))
+            self._announcer.forget(self._clock(), max(SETTLE_S, wait_s) if is_first else wait_s)
             self._tell_again()
         if beacon.term > self._term:
             came_back, self._term = came_back or self._term > 0, beacon.term
@@ -432,8 +436,12 @@ class Agent:
     def _send(self, messages: Iterable[Out]) -> None:
         for message in messages:
             match message:
-                case Subscribe(filters, again):
-                    self._transport.subscribe(*filters, again=again)
+                case Subscribe(filters, again=True):  # all jobs want the same: to see what this connection brings
+                    if not self._has_asked:
+                        self._has_asked = True
+                        self._transport.subscribe(*filters, again=True)
+                case Subscribe(filters):
+                    self._transport.subscribe(*filters)
                 case Unsubscribe(filters):
                     self._transport.unsubscribe(*filters)
                 case Install():

@@ -41,7 +41,9 @@ ENVELOPE_BYTES = 1024
 
 
 class Subscribe(Struct, frozen=True):
-    """Listen to these topics. again: have what is retained there sent once more, where they are listened to already."""
+    """Listen to these topics. again: have what is retained there sent once more, where they are listened to already:
+    once a connection, whichever job wants it.
+    """
 
     filters: tuple[str, ...]
     again: bool = False
@@ -120,7 +122,6 @@ class Workspace:
         "_fetch",
         "_file_system",
         "_flush_at",
-        "_has_asked",
         "_head_topic",
         "_last",
         "_marks",
@@ -204,8 +205,6 @@ class Workspace:
         self._fetch: Fetch | None = None
         self.takes_bodies = False
         """Whether this connection brings what is retained on a wildcard: then one filter a body will do."""
-        self._has_asked = False
-        """Whether it was asked for that."""
         self._head_topic = (wire.filter_for("head", job=job),)
         self._reading = False
         """Whether the head is subscribed to."""
@@ -247,7 +246,6 @@ class Workspace:
         """Return what follows now that the broker is reachable again. packet_bytes: what it takes, if that is known."""
         room = CHUNK_BYTES if packet_bytes is None else packet_bytes - ENVELOPE_BYTES
         self._chunk_bytes = max(1, min(CHUNK_BYTES, room))
-        self._has_asked = False
         return self.handle(Connected(spread_s), now)
 
     # The update.

@@ -44,8 +44,8 @@ def max_way_bytes(spec: Spec, of_buffers: Spec = ()) -> int:
 def whole_bytes(job: JobSpec, spec: Spec, of_buffers: Spec = ()) -> int:
     """Return how long a body is that says a version of this job whole, where each is as long as every other; else 0.
 
-    That is so where versions are float32 and nothing else: of whoever knows the job nobody need be told. (One whose
-    numbers have left the lattice of version 0 is longer, and so has another body.)
+    That is so where versions are float32 and nothing else: of whoever knows the job nobody need be told. (One that
+    float32 does not say exactly, as weights that were given far from version 0, has another body.)
     """
     is_plain = job.coding.codec == "float32" and not agreed_bytes(job) and not buffered_bytes(of_buffers)
     return 1 + 4 * n_parameters(spec) if is_plain else 0

@@ -94,6 +94,13 @@ def test_the_takeovers_of_two_clones_are_told_each_time() -> None:
     assert told == 11
 
 
+def test_who_has_offered_before_its_presence_came_has_no_new_card() -> None:
+    roster = Roster()
+    assert roster.hear("a", 1.0, "j-1"), "it is asked who it is"
+    assert roster.see(presence(ready={"j-1": 10})) == NEWS
+    assert roster.part_in("j-1", "a").ready
+
+
 def test_a_card_that_was_written_anew_is_taken_in_with_a_line() -> None:
     roster = Roster()
     roster.see(presence(9))

@@ -107,6 +107,19 @@ def test_what_is_said_next_finds_the_filters_unsubscribed_from() -> None:
     close(box)
 
 
+def test_what_waits_for_company_wakes_nobody_once_its_link_is_lost() -> None:
+    """The next connection would look for it without a pause until its broker lets it in."""
+    box = make_online(lambda: 10.0)
+    box.subscribe(("a", "b"))
+    assert box.next_changes() == (True, ["a", "b"])
+    box.unsubscribe(("a",))
+    box.go_offline()
+    assert (box.changes_at, list(box.changes)) == (None, [])
+    box.unsubscribe(("b",))
+    assert box.changes_at is None
+    close(box)
+
+
 def test_changes_of_a_lost_link_are_not_made_twice_on_the_next() -> None:
     box = make_online()
     box.subscribe(("a",))

@@ -310,6 +310,29 @@ def test_an_aggregator_that_comes_back_is_offered_the_update_at_once(bench: Benc
     assert len(bench.of(Offer)) == silent + 1
 
 
+def test_who_has_offered_while_nobody_led_offers_again_to_the_first_that_leads(bench: Bench) -> None:
+    bench.begin()
+    first = bench.offered()
+    bench.kill()
+    bench.say(Beacon(1, "n", online=False))
+    bench.start()
+    bench.settle(1.0)
+    bench.heard.clear()
+    bench.say(Beacon(2, "m", online=True, spread_s=2.0))
+    bench.settle(2.0)
+    assert bench.of(Offer) == [first]
+
+
+def test_who_connects_to_one_that_leads_offers_once(bench: Bench) -> None:
+    bench.begin()
+    first = bench.offered()
+    bench.kill()
+    bench.heard.clear()
+    bench.start()
+    bench.settle(3.0)
+    assert bench.of(Offer) == [first]
+
+
 def test_presence_says_what_a_device_can(bench: Bench) -> None:
     bench.begin()
     bench.settle(1.0)
@@ -568,11 +591,38 @@ def test_a_long_version_has_the_broker_show_once_what_it_brings_on_a_wildcard(be
     (work,) = bench.agent.works.values()
     assert asked.count("fedge/1/f/job/+") == 1
     assert work.takes_bodies
+
+
+def test_a_broker_that_brings_nothing_on_wildcards_is_asked_once_a_connection_whatever_is_fetched(bench: Bench) -> None:
+    asked: list[str] = []
+    bring = bench.broker._bring
+    bench.broker._bring = lambda to, name, own: asked.append(name) if "+" in name else bring(to, name, own)  # type: ignore[method-assign, func-returns-value]
+    pieces = fetching(bench)
+    other = "toy-2"
+    way = DeltaAt(0, 1, sum(len(piece.data) for piece in pieces))
+    there = head(V1, version_1().held, ways=(way,), chunk_bytes=5)
+    bench.say(
+        Job(other, 1, msgspec.to_builtins(bench.spec)), Round(other, 1, V1, 6000.0), structs.replace(there, job=other)
+    )
+    assert len(listened(bench)) == 2 * len(pieces)
+    for roll in (1, 2):  # the leader's connection is another one, and ours is not
+        bench.say(Beacon(1, "n", online=True, spread_s=0.0, roll=roll))
+        later = Version(1, 1 + roll)
+        bench.say(structs.replace(there, version=later, ways=(DeltaAt(0, later.number, way.n_bytes),)))
+        bench.say(Round(JOB, 1, later, 6000.0))
+        assert f"{later.generation}-{later.number}-0/0" in listened(bench)
+    jobs = "fedge/1/f/job/+"
+    assert asked.count(jobs) == 1
     bench.link.drop()
     bench.settle()
+    asked.clear()
     bench.link.restore()
     bench.settle()
-    assert not work._has_asked, "the next connection may be to another one"
+    assert asked.count(jobs) == 1, "as it connects"
+    later = Version(1, 4)
+    bench.say(structs.replace(there, version=later, ways=(DeltaAt(0, later.number, way.n_bytes),)))
+    bench.say(Round(JOB, 1, later, 6000.0))
+    assert asked.count(jobs) == 2, "the next connection may be to another broker"
 
 
 @pytest.mark.parametrize("wildcards", [True, False])
@@ -621,6 +671,24 @@ def test_a_fetch_that_gets_on_has_all_its_time_again(bench: Bench, caplog: pytes
     assert len(listened(bench)) == len(pieces) - 3, "it has stalled once since the last one came"
     bench.settle(STALL_S)
     assert listened(bench) == []
+
+
+def test_who_was_offline_for_long_in_the_midst_of_a_fetch_keeps_what_has_come(bench: Bench) -> None:
+    pieces = fetching(bench)
+    bench.say(pieces[1])
+    bench.settle(STALL_S)
+    missing = [f"1-1-0/{piece.index}" for piece in pieces if piece.index != 1]
+    assert listened(bench) == missing, "it has stalled once"
+    bench.link.drop()
+    for _ in range(60):
+        bench.settle(STALL_S)
+    bench.link.restore()
+    bench.settle()
+    assert listened(bench) == missing
+    bench.settle(STALL_S)
+    assert listened(bench) == missing, "the new connection has its own two chances"
+    bench.say(*pieces)
+    assert bench.offered().base == V1
 
 
 def test_what_is_not_needed_any_more_is_listened_to_no_more(bench: Bench) -> None:
