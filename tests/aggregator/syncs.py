@@ -34,12 +34,18 @@ class _Vfs(Structure):
 
 _Open = CFUNCTYPE(c_int, c_void_p, c_void_p, POINTER(_File), c_int, c_void_p)
 """A name stays a pointer: what stands behind it in memory counts."""
+IOERR_FSYNC = 1034
 _Sync = CFUNCTYPE(c_int, c_void_p, c_int)
 
 
 @contextmanager
-def counted(then: Callable[[], object] = lambda: None) -> Iterator[Callable[[], int]]:
-    """Give what says how often a file that was opened in this block has been synced. then: is called after each."""
+def counted(
+    then: Callable[[], object] = lambda: None, refuses: Callable[[], bool] = lambda: False
+) -> Iterator[Callable[[], int]]:
+    """Give what says how often a file that was opened in this block has been synced.
+
+    then: is called after each. refuses: says before each whether it fails.
+    """
     library = ctypes.CDLL(_sqlite3.__file__)
     library.sqlite3_vfs_find.restype = POINTER(_Vfs)
     vfs = library.sqlite3_vfs_find(None).contents
@@ -52,6 +58,8 @@ def counted(then: Callable[[], object] = lambda: None) -> Iterator[Callable[[], 
 
             def sync(file: int, flags: int) -> int:
                 syncs[0] += 1
+                if refuses():
+                    return IOERR_FSYNC
                 result = int(before(file, flags))
                 then()
                 return result
