@@ -23,6 +23,7 @@ from aggregator.projection import Question
 from aggregator.service import BURY_S, COMPANY_S, LEADS_WITH, LISTENS_TO, READ_AGAIN_S, SAID_ONCE, SessionTakenOverError
 from aggregator.store import Store, StoreError
 from broker import chunks
+from broker.memory import MemoryTransport
 from broker.messages import (
     Beacon,
     Body,
@@ -81,21 +82,21 @@ def listener(fleet: Fleet, word: str, **levels: str) -> Callable[[], list[Any]]:
 def test_an_update_waits_a_little_for_those_that_share_its_sync_but_the_last_of_its_round_does_not(
     fleet: Fleet, spec: SpecMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take, settle, waits, settled = fleet.link.take, fleet.store.add_verdicts, [], []
+    take, settle, waits, settled = MemoryTransport.take, fleet.store.add_verdicts, [], []
 
-    def waited(timeout_s: float | None = 0.0) -> object:
-        if timeout_s and fleet.aggregator.jobs.expects_more:
+    def waited(link: MemoryTransport, timeout_s: float | None = 0.0) -> object:
+        if link is fleet.link and timeout_s and fleet.aggregator.jobs.expects_more:
             assert timeout_s <= COMPANY_S
             waits.append(len(fleet.job()._unwritten))
             for agent in fleet.agents.values():  # meanwhile
                 agent.step(0.0)
-        return take(timeout_s)
+        return take(link, timeout_s)
 
     def noted(job: str, judged: Sequence[object]) -> None:
         settled.append(len(judged))
         settle(job, judged)
 
-    monkeypatch.setattr(fleet.link, "take", waited)
+    monkeypatch.setattr(MemoryTransport, "take", waited)
     monkeypatch.setattr(fleet.store, "add_verdicts", noted)
     fleet.submit(spec())
     while not settled:
