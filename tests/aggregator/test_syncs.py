@@ -65,7 +65,7 @@ class Disk:
         monkeypatch.setattr(os, "pwrite", written)
         monkeypatch.setattr(os, "close", closed)
 
-    def note(self) -> None:
+    def note(self, _file: Path | None = None) -> None:
         self.n_syncs += 1
         self.content = self.content[: self._forgotten].ljust(self._forgotten, b"\0") + self.now()[self._forgotten :]
 
@@ -87,7 +87,7 @@ class Disk:
 @contextmanager
 def opened(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Database, Disk]]:
     disk = Disk(file.with_name(f"{file.name}-wal"), monkeypatch)
-    with counted(disk.note, lambda: disk.refuses and disk.fail()):
+    with counted(disk.note, lambda _: disk.refuses and disk.fail()):
         db = Database(file, new=True)
         put(db, "CREATE TABLE t (a)")
         disk.n_syncs = 0
