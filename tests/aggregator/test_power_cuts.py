@@ -45,7 +45,7 @@ class Cuts:
         self.left: list[Left] = []
         self.said: list[Message] = []
         self._folder = folder
-        self._chance = random.Random(seed)
+        self._chance = random.Random(seed)  # noqa: S311 -- no secret
         self._synced: dict[Path, bytes] = {}
         for module in (wal, bodies):
             monkeypatch.setattr(module, "_sync_data", self._noting(module._sync_data))

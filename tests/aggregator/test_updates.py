@@ -1,15 +1,20 @@
-"""Bodies of updates that were judged, and whose disk was then full: the room that they took is free again."""
+"""Long bodies of updates: what they are written over, and what room they take on a disk that is full."""
 
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import pytest
 
-from aggregator.store import Store
+from aggregator.store import Judgement, Store
+from broker.messages import Verdict, Version
 from models.job import RoundsSpec
 from tests.aggregator.conftest import Fleet, toy
+
+SHA = "0" * 64
+STATE = zlib.crc32(b"state").to_bytes(4, "little") + b"state"
 
 
 def test_what_was_judged_and_not_written_down_takes_no_room_when_its_job_is_loaded_again(
@@ -51,3 +56,24 @@ class FullDisk:
 
 def with_long_bodies(folder: Path, **how: bool) -> Store:
     return Store(folder, row_bytes=0, **how)
+
+
+def test_a_body_is_written_over_one_before_only_once_it_is_on_disk_that_no_row_names_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsynced: list[bool] = []
+    pwrite = os.pwrite
+
+    def written(descriptor: int, body: bytes, at: int) -> int:
+        unsynced.append(store._db._syncs._is_owed)
+        return pwrite(descriptor, body, at)
+
+    store = Store(tmp_path, row_bytes=0)
+    monkeypatch.setattr(os, "pwrite", written)
+    store.add_job("j", toy(), SHA, STATE, {})
+    with store.synced_once():
+        store.set_note("a word", "of the block")
+        assert store._db._syncs._is_owed
+        store.place("j", Judgement(Verdict("d", "j", Version(1, 0), "a" * 8), body=b"a body"))
+    assert unsynced == [False]
+    store.close()
