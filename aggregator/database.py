@@ -8,7 +8,6 @@ block that has one sync for all of its own (syncs.py).
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aggregator.syncs import Level, Syncs
-from runtime.disk import sync
+from aggregator.wal import Wal
 from runtime.failpoints import reach
 
 REMEDY = "restore a backup (fedge aggregator restore)"
@@ -38,7 +37,6 @@ class OutOfRangeError(DamageError):
 
 _RAISED = (sqlite3.Error, MemoryError, UnicodeDecodeError)
 """What comes out of sqlite3: the last two for a size that is damaged, and for damage that it quotes in an error."""
-_sync_data = getattr(os, "fdatasync", os.fsync)
 WRITE_WAITS_S = 5.0
 READ_WAITS_S = 0.5
 """How long another program may have the file to itself before that is an error."""
@@ -75,9 +73,9 @@ class Database:
         any thread, on one at a time.
         """
         self.file = file
-        self._is_named = False
-        """Whether the name of the log is on disk: this process has seen to it."""
-        self._syncs = Syncs(self._sync_by if synced else None, self._sync_log)
+        self._wal = Wal(file.with_name(f"{file.name}-wal"))
+        self._is_synced = synced
+        self._syncs = Syncs(None, self._sync_log)
         mode = "ro" if only_reads else "rwc" if new else "rw"
         patience_s = READ_WAITS_S if only_reads else WRITE_WAITS_S
         try:
@@ -92,20 +90,30 @@ class Database:
             self._db.create_function("crc", 1, crc, deterministic=True)
             self._db.execute("PRAGMA trusted_schema = OFF")
             self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if wal and not only_reads:
-                self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if synced else 'OFF'}")
-        except _RAISED as error:
+            if wal and not only_reads:
+                self._log_ahead()
+        except (*_RAISED, OSError) as error:
             self.close()
             raise _translated(error, f"{file} cannot be used") from error
 
     def close(self) -> None:
         """Close the file; what is open of a transaction is lost."""
+        self._wal.close()
         self._db.close()
 
     def log_ahead(self) -> None:
         """Keep what is written in a WAL from now on, and say so in the file. Raises StoreError."""
-        self.execute("PRAGMA journal_mode = WAL")
+        try:
+            self._log_ahead()
+        except (*_RAISED, OSError) as error:
+            raise _translated(error, f"{self.file} cannot be used") from error
+
+    def _log_ahead(self) -> None:
+        """Begin with a log; where there can be none each transaction is synced by itself, as without blocks."""
+        (mode,) = self._db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode == "wal" and self._is_synced:  # what a former process has written, and died before its sync, is owed
+            self._syncs = Syncs(self._sync_by, self._sync_log, is_owed=self._wal.open())
 
     def execute(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run one statement by itself. Raises StoreError."""
@@ -151,24 +159,32 @@ class Database:
 
     def _sync_by(self, level: Level) -> None:
         """Have SQLite sync by this level; whoever cannot have that writes nothing. Raises StoreError."""
-        if self._db.in_transaction:  # which could not be rolled back, and in which the setting cannot be changed
-            self.execute("ROLLBACK")
+        self._end_transaction()
+        if level == "NORMAL":
+            try:
+                self._wal.open()
+            except OSError as error:
+                raise _translated(error, f"{self._wal.file} cannot be used") from error
         self.execute(f"PRAGMA synchronous = {level}")
 
     def _sync_log(self) -> None:
-        """Put the log on disk; the first time its name as well. Raises StoreError."""
-        log = self.file.with_name(f"{self.file.name}-wal")
+        """Put the log on disk, written once more where that has failed. Raises StoreError."""
         try:
-            descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _sync_data(descriptor)
-            finally:
-                os.close(descriptor)
-            if not self._is_named:
-                sync(log.parent)
-                self._is_named = True
+            if self._wal.is_doubted:
+                self._end_transaction()
+                self.execute("BEGIN IMMEDIATE")  # nobody else writes to it
+                try:
+                    self._wal.write_again()
+                finally:
+                    self.execute("ROLLBACK")
+            self._wal.sync()
         except OSError as error:
-            raise _translated(error, f"{log} cannot be put on disk") from error
+            raise _translated(error, f"{self._wal.file} cannot be put on disk") from error
+
+    def _end_transaction(self) -> None:
+        """End one that could not be rolled back: no setting can be changed in it, and no other begins."""
+        if self._db.in_transaction:
+            self.execute("ROLLBACK")
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -168,7 +168,12 @@ class Run(Maker):
         return projection.retained(self)
 
     def step_out(self) -> None:
-        """Note that this run is let go, also in mid-evaluation: what ends the process then is not its job's fault."""
+        """Note that this run is let go, also in mid-evaluation: what ends the process then is not its job's fault.
+
+        What was judged and not written down leaves the room that it took.
+        """
+        judged, self._unwritten, self.unsettled_bytes = self._unwritten, [], 0
+        self._store.displace(self.job, judged)
         self._marks.step_out(self.job, "commit")
 
     def fit(self, packet_bytes: int | None) -> None:

@@ -8,8 +8,9 @@ then, and a power cut takes the last ones whole, never one before another. With 
 of them, with FULL each; the start of a log and a checkpoint are synced either way. (OFF would leave out those as well,
 and then a power cut could mix two states of the file.) A process that dies loses nothing of what it has written.
 
-What a block has written is owed a sync until there was one. Where that fails, nothing is read or written before it has
-succeeded: nobody goes on from what may not be there after a power cut.
+What a block has written is owed a sync until there was one, and so is what a process finds that has died in a block.
+Where that fails, nothing is read or written before it has succeeded: nobody goes on from what may not be there after a
+power cut.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ Level = Literal["FULL", "NORMAL"]
 class Syncs:
     """The syncs of one file that keeps a log. What its two functions raise goes through.
 
-    set_level: has SQLite sync so much; None where nothing is ever synced. sync_log: puts all on disk that is written.
+    set_level: has SQLite sync so much; None where that is never changed. sync_log: puts all on disk that is written.
+    is_owed: whether something may have been written before that is not.
     """
 
-    def __init__(self, set_level: Callable[[Level], None] | None, sync_log: Callable[[], None]) -> None:
+    def __init__(
+        self, set_level: Callable[[Level], None] | None, sync_log: Callable[[], None], *, is_owed: bool = False
+    ) -> None:
         self._set_level = set_level
         self._sync_log = sync_log
         self._level: Level = "FULL"
         self._is_block = False
-        self._is_owed = False
+        self._is_owed = is_owed
 
     def begin(self) -> None:
         """Note that a transaction is about to begin."""

@@ -28,6 +28,11 @@ class Updates(Part):
         self._db.sync_owed()  # no row that a power cut may bring back names what it is written over
         return one._replace(body=b"", place=self._bodies.put(job, one.body))
 
+    def displace(self, job: str, judgements: Sequence[Judgement]) -> None:
+        """Have the next bodies written over those of judgements that no transaction has tried to write."""
+        if places := [one.place.at for one in judgements if one.place]:
+            self._bodies.rewind(job, min(places))
+
     def add_verdicts(self, job: str, judgements: Sequence[Judgement]) -> None:
         """Make verdicts on updates to one job durable, with the counted updates themselves, all of them or none.
 

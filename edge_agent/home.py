@@ -108,7 +108,10 @@ class Home:
             self._lock = undo.enter_context(_locked(folder)) if disk is None else None
             if disk is None:
                 self.file_system = folder.stat().st_dev
-            mark, boot = (None, None) if is_new else (_read_mark(folder, self.disk), _read_boot(folder, self.disk))
+            if is_new and self._lock is None:  # else another agent may have been here before it was locked
+                mark, boot = None, None
+            else:
+                mark, boot = _read_mark(folder, self.disk), _read_boot(folder, self.disk)
             if mark is not None and mark.device != device:
                 raise ForeignHomeError(
                     f"state directory {folder} belongs to device {mark.device}, and this agent is {device}: give it a "

@@ -40,6 +40,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from aggregator.database import DamageError
 from broker.errors import WireError
 from broker.messages import Body, Head, Job, Offer, Quarantine, Release, Reply, Round, Verdict, Version
 from broker.transport import Packet
@@ -484,7 +485,12 @@ class Laws:
                 self._leave(record, job, version, restored=insides.is_again(server, job) is not None)
         if version.number != record.version.number:
             self.broken(1, "a version is not in the store", f"{job}: {record.version}, the store has {version}")
-        held, known = insides.sum_in_store(server, job), sorted(update.device for update in record.sum)
+        known = sorted(update.device for update in record.sum)
+        try:
+            held = insides.sum_in_store(server, job)
+        except DamageError as error:  # another was written over it
+            self.broken(1, "an update that was counted is damaged", f"{job} {version}: {error}")
+            return
         if held != known:
             self.broken(1, "what was counted is not in the store", f"{job} {version}: {known}, the store has {held}")
 

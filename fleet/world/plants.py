@@ -47,6 +47,7 @@ PLANTS: dict[str, Plant] = {
     for plant in (
         Plant("fold-twice", 1, "a version is not what", "drills", servers.fold_twice),
         Plant("ledger-forgotten", 1, "a second verdict", "drills", servers.forget_the_ledger),
+        Plant("place-given-twice", 1, "an update that was counted is damaged", "drills", servers.give_a_place_twice),
         Plant("ended-while-judging", 1, "", None, servers.end_while_judging),
         Plant("collected-while-making", 1, "", None, servers.collect_while_making),
         Plant("stale-base-counted", 1, "a stale update", "drills", servers.count_stale_updates),

@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import CFUNCTYPE, POINTER, Structure, c_int, c_void_p, cast
+from pathlib import Path
 
 
 class _Methods(Structure):
@@ -34,16 +35,22 @@ class _Vfs(Structure):
 
 _Open = CFUNCTYPE(c_int, c_void_p, c_void_p, POINTER(_File), c_int, c_void_p)
 """A name stays a pointer: what stands behind it in memory counts."""
+IOERR_FSYNC = 1034
 _Sync = CFUNCTYPE(c_int, c_void_p, c_int)
 
 
 @contextmanager
-def counted(then: Callable[[], object] = lambda: None) -> Iterator[Callable[[], int]]:
-    """Give what says how often a file that was opened in this block has been synced. then: is called after each."""
+def counted(
+    then: Callable[[Path], object] = lambda _: None, refuses: Callable[[Path], bool] = lambda _: False
+) -> Iterator[Callable[[], int]]:
+    """Give what says how often a file that was opened in this block has been synced.
+
+    then: is called after each, with the file. refuses: says before each whether it fails.
+    """
     library = ctypes.CDLL(_sqlite3.__file__)
     library.sqlite3_vfs_find.restype = POINTER(_Vfs)
     vfs = library.sqlite3_vfs_find(None).contents
-    original, syncs, kept = _Open(vfs.open), [0], {}
+    original, syncs, kept, paths = _Open(vfs.open), [0], {}, dict[int, Path]()
 
     def wrapped(methods: _Methods) -> _Methods:
         key = bytes(methods)
@@ -52,8 +59,10 @@ def counted(then: Callable[[], object] = lambda: None) -> Iterator[Callable[[], 
 
             def sync(file: int, flags: int) -> int:
                 syncs[0] += 1
+                if refuses(paths[file]):
+                    return IOERR_FSYNC
                 result = int(before(file, flags))
-                then()
+                then(paths[file])
                 return result
 
             own, between = _Methods.from_buffer_copy(methods), _Sync(sync)
@@ -65,6 +74,7 @@ def counted(then: Callable[[], object] = lambda: None) -> Iterator[Callable[[], 
         result = int(original(it, name, file, flags, out))
         if result == 0:
             opened = file.contents  # type: ignore[attr-defined]  # a pointer
+            paths[ctypes.addressof(opened)] = Path(ctypes.string_at(name).decode() if name else "")
             opened.methods = ctypes.pointer(wrapped(opened.methods.contents))
         return result
 

@@ -394,3 +394,22 @@ def nothing_is_left_open() -> Iterator[None]:
     before = n_open()
     yield
     assert n_open() == before
+
+
+def test_what_another_agent_has_made_of_a_new_folder_before_it_was_locked_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two are started at once, and the one that holds the folder first has gone when the other one gets it."""
+    make_folder, others = files.make_folder, list[tuple[str, int]]()
+
+    def made_and_used(path: Path) -> bool:
+        is_new = make_folder(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "make_folder", make_folder)
+            others.extend(lives(path))
+        return is_new
+
+    monkeypatch.setattr(files, "make_folder", made_and_used)
+    home = Home(tmp_path / "state", "pi-1")
+    assert others == [(home.incarnation, home.boot - 1)]
+    home.close()
