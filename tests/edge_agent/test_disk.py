@@ -88,15 +88,14 @@ def test_a_device_without_a_disk_leaves_nothing_and_starts_as_new(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_outbox_and_a_home_in_new_folders_look_for_no_files_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_outbox_in_a_new_folder_looks_for_no_files_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home does all the same: another agent may have made it, and left it, before it was locked."""
     looked: list[str] = []
     read = files._read
     monkeypatch.setattr(files, "_read", lambda path: looked.append(path.name) or read(path))
     Home(tmp_path / "home", "device-1").close()
     Outbox(tmp_path / "home" / "jobs" / "j-1", NET.spec)
-    assert looked == []
+    assert {*looked} <= {"device", "boot"}
     Home(tmp_path / "home", "device-1").close()
     Outbox(tmp_path / "home" / "jobs" / "j-1", NET.spec)
     assert {"device", "boot", "update.bin", "update2.bin", "settled.bin", "checkpoint.bin"} <= {*looked}
