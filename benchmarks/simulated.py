@@ -1,6 +1,9 @@
 """What simulating a fleet takes, in a process that does nothing else and loads no other benchmark.
 
-python -m benchmarks.simulated 5000
+    python -m benchmarks.simulated 5000             # a small net, all of five rounds
+    python -m benchmarks.simulated --round strong   # a round of a hundred devices, of which ten are drawn
+
+The second line is of 784-200-200-10, 64 rows a device and one step of training, once rounds are what they stay.
 """
 
 from __future__ import annotations
@@ -8,7 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import statistics
 import sys
+import time
+from collections.abc import Sequence
 
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ[_name] = "1"  # before NumPy is loaded: it reads them once
@@ -19,7 +25,9 @@ from msgspec import Struct, to_builtins  # noqa: E402
 from benchmarks.memory import peak_mb  # noqa: E402
 from fleet.simulation.simulate import simulate  # noqa: E402
 from models.data.dataset import Dataset  # noqa: E402
-from models.job import JobSpec, ModelSpec, RoundsSpec  # noqa: E402
+from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec  # noqa: E402
+from models.nets import table as nets  # noqa: E402
+from models.training import train  # noqa: E402
 
 JOB = JobSpec(
     "scale",
@@ -58,6 +66,54 @@ def measure(n_devices: int) -> Simulated:
     return Simulated(n_devices, times.user + times.system, peak_mb())
 
 
-if __name__ == "__main__":
+class Round(Struct, frozen=True):
+    """A simulated round. cpu_s: all that it takes, the median; training_s: of it, the steps of those that are drawn."""
+
+    compression: str
+    cpu_s: float
+    training_s: float
+
+
+MODEL = ModelSpec(inputs=784, hidden=(200, 200), outputs=10)
+DEVICES, DRAWN, ROWS = 100, 0.1, 64
+WARM, ROUNDS = 10, 30
+
+
+def measure_round(compression: str) -> Round:
+    """Simulate rounds, and return what one takes."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((MODEL.outputs, MODEL.inputs)).astype(np.float32)
+
+    def rows(n: int) -> Dataset:
+        y = np.arange(n) % MODEL.outputs
+        return Dataset(centres[y] + 2 * rng.standard_normal((n, MODEL.inputs), np.float32), y)
+
+    job = JobSpec(
+        "round",
+        MODEL,
+        compression=compression,  # type: ignore[arg-type]
+        deploy="never",
+        train=TrainSpec(epochs=1, batch_size=ROWS, learning_rate=0.05),
+        rounds=RoundsSpec(fraction=DRAWN, max_rounds=WARM + ROUNDS),
+    )
+    shares, times = [rows(ROWS) for _ in range(DEVICES)], [0.0]
+    simulate(job, shares, rows(ROWS), lambda _: times.append(time.process_time()))
+    each = np.diff(times)[WARM:].tolist()
+    net, began = nets.build(MODEL), time.process_time()
+    params = {tensor.name: np.zeros(tensor.shape, np.float32) for tensor in net.spec}
+    for number in range(ROUNDS):
+        for share in shares[: round(DRAWN * DEVICES)]:
+            state = train.begin(params, train.seed_for(0, number, ""))
+            train.finish(train.steps(net, state, share, job.train, version_number=0), state)
+    return Round(compression, statistics.median(each), (time.process_time() - began) / ROUNDS)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print what was asked for, as JSON: a number of devices, or --round and how its updates are coded."""
     logging.disable(logging.ERROR)  # what devices are refused, and what jobs wait for, is no news here
-    print(json.dumps(to_builtins(measure(int(sys.argv[1])))))
+    found = [measure_round(one) for one in arguments[1:]] if arguments[0] == "--round" else measure(int(arguments[0]))
+    print(json.dumps(to_builtins(found)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
