@@ -161,6 +161,11 @@ class Fetch:
         return True
 
     @property
+    def most_pieces(self) -> int:
+        """Chunks of the body that is cut into most."""
+        return max((assembly.n_chunks for _, assembly in self._coming.values()), default=0)
+
+    @property
     def done(self) -> bool:
         """Return whether all bodies are here."""
         return not self.n_missing

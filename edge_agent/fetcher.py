@@ -18,7 +18,7 @@ STALL_S = 60.0
 """Chunks that have not come for this long are asked for again: 100 kB at 20 kbit/s take 40 s."""
 
 FEW_PIECES = 2
-"""So many are asked for one by one, whatever a broker brings on a wildcard."""
+"""Of a body: so many are asked for one by one, whatever a broker brings on a wildcard."""
 
 
 class Fetcher(Workspace):
@@ -97,7 +97,7 @@ class Fetcher(Workspace):
         else:
             self._stalls_at, self._stalled = now + STALL_S, False
             yield Subscribe(self.subscribed)
-            if self._fetch.n_missing > FEW_PIECES and not self.takes_bodies:
+            if self._fetch.most_pieces > FEW_PIECES and not self.takes_bodies:
                 # A job that is retained there shows that the next body takes one filter.
                 yield Subscribe((self._wire.filter_for("job"),), again=True)
 
