@@ -636,3 +636,9 @@ def test_the_pieces_of_a_body_are_let_go_of_once_the_version_is_made() -> None:
     held = [sys.getrefcount(piece.data) for piece in came]
     install(fetch, now.held[2])
     assert all(after < before for after, before in zip([sys.getrefcount(p.data) for p in came], held, strict=True))
+
+
+def test_the_pieces_of_a_way_are_counted_together_and_those_of_its_longest_body_by_themselves() -> None:
+    ways_ = tuple(DeltaAt(n, n + 1, 4 if n == 3 else 1) for n in range(6))
+    fetch = Fetch(version(6), _ones(6, ways_), BIG, None)
+    assert (fetch.n_missing, fetch.most_pieces) == (9, 4)
