@@ -8,11 +8,11 @@ The second line is of 784-200-200-10, 64 rows a device and one step of training,
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ from msgspec import Struct, to_builtins  # noqa: E402
 from benchmarks.memory import peak_mb  # noqa: E402
 from fleet.simulation.simulate import simulate  # noqa: E402
 from models.data.dataset import Dataset  # noqa: E402
-from models.job import JobSpec, ModelSpec, RoundsSpec, TrainSpec  # noqa: E402
+from models.job import PRESETS, JobSpec, ModelSpec, RoundsSpec, TrainSpec  # noqa: E402
 from models.nets import table as nets  # noqa: E402
 from models.training import train  # noqa: E402
 
@@ -101,12 +101,18 @@ def measure_round(compression: str) -> dict[str, object]:
     return {"compression": compression, "cpu_s": statistics.median(each), "training_s": training_s}
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print what was asked for, as JSON: a number of devices, or --round and how its updates are coded."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print what was asked for, as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("devices", nargs="?", type=int, help="of the small net")
+    parser.add_argument("--round", nargs="+", choices=tuple(PRESETS), help="how updates of the rounds are coded")
+    asked = parser.parse_args(arguments)
+    if (asked.devices is None) == (asked.round is None) or (asked.devices is not None and asked.devices < 1):
+        parser.error("say how many devices, at least one, or --round and how its updates are coded")
     logging.disable(logging.ERROR)  # what devices are refused, and what jobs wait for, is no news here
-    found = [measure_round(one) for one in arguments[1:]] if arguments[0] == "--round" else measure(int(arguments[0]))
+    found = measure(asked.devices) if asked.round is None else [measure_round(one) for one in asked.round]
     print(json.dumps(to_builtins(found)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
