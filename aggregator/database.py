@@ -158,7 +158,7 @@ class Database:
             pass
 
     def _sync_by(self, level: Level) -> None:
-        """Have SQLite sync by this level; whoever cannot have that writes nothing. Raises StoreError."""
+        """Set the level that SQLite syncs by; whoever cannot have that writes nothing. Raises StoreError."""
         self._end_transaction()
         if level == "NORMAL":
             try:

@@ -263,7 +263,7 @@ class Run(Maker):
         return [], self._judge(self._weighed(offer, weight, body, now), now)
 
     def _judge(self, judgement: Judgement, now: float) -> list[Effect]:
-        """Have a verdict made durable, together with those that come in one go with it. Raises StoreError."""
+        """Keep a verdict, to be made durable with those that come in one go with it. Raises StoreError."""
         self._unwritten.append(self._store.place(self.job, judgement))
         self.unsettled_bytes += len(judgement.body)
         verdict = judgement.verdict

@@ -29,7 +29,7 @@ class Updates(Part):
         return one._replace(body=b"", place=self._bodies.put(job, one.body))
 
     def displace(self, job: str, judgements: Sequence[Judgement]) -> None:
-        """Have the next bodies written over those of judgements that no transaction has tried to write."""
+        """Free the places of judgements that no transaction has tried to write: the next bodies go there."""
         if places := [one.place.at for one in judgements if one.place]:
             self._bodies.rewind(job, min(places))
 

@@ -81,7 +81,7 @@ class Splice:
         return self._refuses is not None and not self.ended
 
     def wake_at(self, n_bytes: int) -> None:
-        """Have a `poll` show what comes once it is so long. In TLS, whose records are longer, it shows all."""
+        """Set from how many bytes on a `poll` shows what has come. In TLS, whose records are longer, it shows all."""
         if n_bytes != self._wakes_at and not self._is_tls and hasattr(socket, "SO_RCVLOWAT"):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, n_bytes)
             self._wakes_at = n_bytes

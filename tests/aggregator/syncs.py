@@ -43,7 +43,7 @@ _Sync = CFUNCTYPE(c_int, c_void_p, c_int)
 def counted(
     then: Callable[[Path], object] = lambda _: None, refuses: Callable[[Path], bool] = lambda _: False
 ) -> Iterator[Callable[[], int]]:
-    """Give what says how often a file that was opened in this block has been synced.
+    """Return what says how often a file that was opened in this block has been synced.
 
     then: is called after each, with the file. refuses: says before each whether it fails.
     """

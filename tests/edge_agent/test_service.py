@@ -763,7 +763,7 @@ OFF = JobSpec("toy", MODEL, compression="off", deploy="never", train=TrainSpec(e
 
 
 def proved(bench: Bench) -> tuple[Held, list[Body]]:
-    """Have the agent train on version 0; return version 1, and the pieces of its body, which says it whole."""
+    """Return version 1, and the pieces of its body, which says it whole, once the agent has trained on version 0."""
     chain_ = Chain(NET.spec, OFF)
     held = version_1().held
     body = chain_.whole(held.model)
